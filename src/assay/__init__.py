@@ -1,0 +1,68 @@
+"""Assay: targeted interpretability audits of language models.
+
+Find a direction in a model, prove by intervention and control that it carries the behaviour, and report only what bears
+on the question that was asked. Names are resolved on first use; importing this package touches no model and no network.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from assay import find, verify
+    from assay.act.intervention import Intervention, ablate, add, clamp, freeze, noise, patch
+    from assay.direction import Direction
+    from assay.errors import AssayError
+    from assay.prompt import Pair, Pairs, Prompt
+    from assay.run.generate import Sampling
+    from assay.run.model import Model
+    from assay.site import Site
+    from assay.sites import Sites
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(("Intervention", "ablate", "add", "clamp", "freeze", "noise", "patch"), "assay.act.intervention"),
+    "AssayError": "assay.errors",
+    "Direction": "assay.direction",
+    "Model": "assay.run.model",
+    **dict.fromkeys(("Pair", "Pairs", "Prompt"), "assay.prompt"),
+    "Sampling": "assay.run.generate",
+    "Site": "assay.site",
+    "Sites": "assay.sites",
+}
+_ROOMS = ("find", "verify")
+
+__all__ = [
+    "AssayError",
+    "Direction",
+    "Intervention",
+    "Model",
+    "Pair",
+    "Pairs",
+    "Prompt",
+    "Sampling",
+    "Site",
+    "Sites",
+    "ablate",
+    "add",
+    "clamp",
+    "find",
+    "freeze",
+    "noise",
+    "patch",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"assay.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'assay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

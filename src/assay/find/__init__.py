@@ -1,0 +1,1 @@
+"""Finders: one method per file, each read beside its paper."""

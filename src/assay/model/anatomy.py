@@ -1,0 +1,170 @@
+"""Which module is which site. The only file that knows architectures.
+
+Everything is a path from the model or from one block to a module whose input or output *is* the site, so weights and
+numerics stay Hugging Face's own. Adding a family is one entry; `selftest` then proves it on the model at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from assay.errors import NotACausalLM, UnknownArchitecture, nearest
+from assay.sites import Shape
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Paths to the modules of one family.
+
+    Attributes:
+        blocks: path to the list of blocks.
+        o_proj: in a block, the projection whose input is the heads' mixed values (``head.z``).
+        attn_out: in a block, the module whose output attention adds to the stream (a norm in Gemma and OLMo 2).
+        mlp_out: in a block, the module whose output the MLP adds to the stream.
+        down: in a block, the projection whose input is the neurons (``mlp.act``); None with routed experts.
+        attn: in a block, the attention module.
+        parallel: attention and MLP read the same stream, so there is no ``mid``.
+        softcap: name of the config field that caps the logits, if any.
+    """
+
+    blocks: str = "model.layers"
+    o_proj: str = "self_attn.o_proj"
+    attn_out: str = "self_attn.o_proj"
+    mlp_out: str = "mlp"
+    down: str | None = "mlp.down_proj"
+    attn: str = "self_attn"
+    parallel: bool = False
+    softcap: str | None = None
+
+
+_LLAMA = Anatomy()
+_GEMMA = Anatomy(
+    attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm", softcap="final_logit_softcapping"
+)
+_EXPERTS = Anatomy(down=None)
+
+ANATOMIES: dict[str, Anatomy] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "phi3": _LLAMA,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "olmo2": Anatomy(attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm"),
+    "mixtral": _EXPERTS,
+    "qwen2_moe": _EXPERTS,
+    "gpt2": Anatomy(
+        blocks="transformer.h", o_proj="attn.c_proj", attn_out="attn.c_proj", mlp_out="mlp", down="mlp.c_proj", attn="attn"
+    ),
+    "gpt_neox": Anatomy(
+        blocks="gpt_neox.layers",
+        o_proj="attention.dense",
+        attn_out="attention.dense",
+        down="mlp.dense_4h_to_h",
+        attn="attention",
+        parallel=True,
+    ),
+    "gptj": Anatomy(
+        blocks="transformer.h",
+        o_proj="attn.out_proj",
+        attn_out="attn.out_proj",
+        down="mlp.fc_out",
+        attn="attn",
+        parallel=True,
+    ),
+    "opt": Anatomy(
+        blocks="model.decoder.layers", o_proj="self_attn.out_proj", attn_out="self_attn.out_proj", mlp_out="fc2", down="fc2"
+    ),
+}
+"""By ``config.model_type``."""
+
+_HOW = """declare it, and the self-test will prove it:
+        from assay.model.anatomy import Anatomy
+        mine = Anatomy(
+            blocks="model.layers",            # the list of blocks
+            o_proj="self_attn.o_proj",        # in a block: its input is the heads' mixed values
+            attn_out="self_attn.o_proj",      # its output is what attention adds
+            mlp_out="mlp",                    # its output is what the MLP adds
+            down="mlp.down_proj",             # its input is the neurons; None with experts
+            attn="self_attn",
+        )
+        model = Model.load(source, anatomy=mine)"""
+
+
+def anatomy_of(hf: nn.Module) -> Anatomy:
+    """The entry for a model. Raises `NotACausalLM`, `UnknownArchitecture`."""
+    if head_of(hf) is None:
+        raise NotACausalLM(
+            f"{type(hf).__name__} is no causal language model",
+            found="it has no projection onto a vocabulary",
+            hint="load the …ForCausalLM class of the model, not its base or a classifier",
+        )
+    config: Any = hf.config
+    kind = config.get_text_config().model_type
+    if kind not in ANATOMIES:
+        lists = [f"{name} ({len(module)} × {type(module[0]).__name__})" for name, module in hf.named_modules()
+                 if isinstance(module, nn.ModuleList) and len(module)]
+        raise UnknownArchitecture(
+            f"no anatomy is known for model_type {kind!r}",
+            found=f"{type(hf).__name__} with {'; '.join(lists[:3]) or 'no list of blocks'}",
+            nearest=nearest(kind, ANATOMIES),
+            hint=_HOW,
+        )
+    if kind == "gpt_neox" and not config.use_parallel_residual:
+        return Anatomy(**{**vars(ANATOMIES[kind]), "parallel": False})
+    return ANATOMIES[kind]
+
+
+def head_of(hf: Any) -> nn.Module | None:
+    """The projection onto the vocabulary, if the model has one."""
+    try:
+        return hf.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def module_at(root: nn.Module, path: str) -> nn.Module:
+    """The module at a dotted path. Raises `UnknownArchitecture` when the anatomy is wrong about it."""
+    try:
+        return root.get_submodule(path)
+    except AttributeError as error:
+        raise UnknownArchitecture(
+            f"the anatomy names {path!r}, which {type(root).__name__} does not have",
+            found=", ".join(name for name, _ in root.named_children()),
+            hint="correct the path in the Anatomy; print(model.hf) shows the modules",
+        ) from error
+
+
+def shape_of(hf: nn.Module, anatomy: Anatomy) -> Shape:
+    """Sizes, read from the modules themselves rather than from names in the config."""
+    config: Any = hf.config
+    config = config.get_text_config()
+    blocks = module_at(hf, anatomy.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    o_proj = module_at(blocks[0], anatomy.o_proj)
+    heads = config.num_attention_heads
+    lacks = {}
+    if anatomy.parallel:
+        lacks["mid"] = "attention and MLP read the same stream in parallel, so nothing lies between them"
+    if anatomy.down is None:
+        lacks["mlp.act"] = "the MLP is a set of routed experts, which share no neurons"
+    return Shape(
+        layers=len(blocks),
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        d_model=_width(o_proj, 1),
+        d_head=_width(o_proj, 0) // heads,
+        d_mlp=_width(module_at(blocks[0], anatomy.down), 0) if anatomy.down else 0,
+        vocab=_width(head_of(hf), 1),
+        lacks=lacks,
+    )
+
+
+def _width(module: Any, side: int) -> int:
+    """Input (0) or output (1) width of a Linear, or of GPT-2's Conv1D, whose weight is transposed."""
+    transposed = type(module).__name__ == "Conv1D"
+    return int(module.weight.shape[side if transposed else 1 - side])

@@ -1,0 +1,128 @@
+"""The engine: one forward pass of a Hugging Face model, from its first block or from the middle, under a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay.act.program import Place, Program
+from assay.model.anatomy import Anatomy, head_of, shape_of
+from assay.model.clock import SlotCache, columns, masks
+from assay.model.hooks import Hooks, Tap
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a pass starts: block ``entry``, given the stream ``[row, pos, d_model]`` below it."""
+
+    entry: int
+    stream: Tensor
+
+
+class Engine:
+    """A causal language model with named sites. It never wraps, folds or changes the model it drives.
+
+    Attributes:
+        hf: the Hugging Face model, as it was loaded.
+        anatomy, shape: its module paths and its sizes.
+        driving: whether the pass under way is the engine's own.
+    """
+
+    def __init__(self, hf: Any, anatomy: Anatomy) -> None:
+        self.hf = hf
+        self.anatomy = anatomy
+        self.shape = shape_of(hf, anatomy)
+        self.hooks = Hooks(hf, anatomy, self.shape)
+        self.device: torch.device = next(hf.parameters()).device
+        self.dtype: torch.dtype = next(hf.parameters()).dtype
+        self.driving = False
+        self._lm_head: Any = head_of(hf)
+        self._body: nn.Module = hf.get_decoder()
+        self._tuples = self.hooks.blocks_return_tuples(self._body, self.device)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        *,
+        program: Program | None = None,
+        reads: Mapping[Place, Tap] | None = None,
+        cache: SlotCache | None = None,
+        slots: Tensor | None = None,
+        start: Start | None = None,
+        scores: bool = False,
+    ) -> Tensor:
+        """Run right-padded rows ``[row, pos]``; ``positions`` are absolute, −1 for padding.
+
+        Returns the normed final stream ``[row, pos, d_model]``, or with ``scores`` the logits ``[row, pos, vocab]``
+        exactly as the model's own forward gives them. With neither cache nor start the call is the plain one,
+        so that without interventions every bit is the library's. ``slots`` are the cache's slots where they are not
+        simply the positions.
+        """
+        arguments: dict[str, Any] = {"input_ids": tokens.to(self.device), "use_cache": False}
+        if cache is not None:
+            slots = columns(positions) if slots is None else slots
+            cache.advance(slots)
+            arguments |= {
+                "use_cache": True,
+                "past_key_values": cache,
+                "position_ids": slots.to(self.device),
+                "attention_mask": masks(self.hf.config, slots, cache.used, self.dtype, self.device),
+            }
+        with ExitStack() as stack:
+            stack.enter_context(self._driven())
+            if start is not None and start.entry > 0:
+                stack.enter_context(self.hooks.resumed(start.entry, start.stream, self._tuples))
+            stack.enter_context(self.hooks.tapped(self._taps(program, reads or {}, positions)))
+            output = (self.hf if scores else self._body)(**arguments)
+        return output.logits if scores else output.last_hidden_state
+
+    @torch.no_grad()
+    def unembed(self, stream: Tensor) -> Tensor:
+        """Scores ``[…, vocab]`` of a normed final stream ``[…, d_model]``."""
+        logits: Tensor = self._lm_head(stream)
+        cap = getattr(self.hf.config.get_text_config(), self.anatomy.softcap, None) if self.anatomy.softcap else None
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def empty_cache(self, rows: int, length: int) -> SlotCache:
+        """A cache for ``rows`` rows of up to ``length`` tokens."""
+        return SlotCache.empty(rows, length, self.shape, self.dtype, self.device)
+
+    def bytes_per_token(self) -> int:
+        """Bytes that the KV cache takes for one token of one row."""
+        return 2 * self.shape.layers * self.shape.kv_heads * self.shape.d_head * self.dtype.itemsize
+
+    def _taps(self, program: Program | None, reads: Mapping[Place, Tap], positions: Tensor) -> dict[Place, Tap]:
+        """One tap per place: first what is written, then what is read."""
+        written: Sequence[Place] = list(program.groups) if program else []
+        rows, length = positions.shape
+
+        def at(place: Place) -> Tap:
+            def tap(h: Tensor) -> Tensor | None:
+                # OPT's MLP sees its tokens without the row axis.
+                flat = h.dim() == 2
+                h = h.view(rows, length, -1) if flat else h
+                new = program.apply(place, h, positions) if program and place in program.groups else h
+                if place in reads:
+                    reads[place](new)
+                if new is h:
+                    return None
+                return new.flatten(0, 1) if flat else new
+
+            return tap
+
+        return {place: at(place) for place in dict.fromkeys([*written, *reads])}
+
+    @contextmanager
+    def _driven(self) -> Iterator[None]:
+        before, self.driving = self.driving, True
+        try:
+            yield
+        finally:
+            self.driving = before

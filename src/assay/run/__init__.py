@@ -1,0 +1,1 @@
+"""What is done with a model: run, score, capture, generate, sweep. `Model` is the front door."""

@@ -1,0 +1,96 @@
+"""One forward pass over named rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from assay.act.intervention import Condition, flat
+from assay.act.program import Place
+from assay.act.receipt import Receipt, check
+from assay.act.rows import Row
+from assay.model.clock import right_padded
+from assay.model.core import Core
+from assay.site import END, Site
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What came of one row.
+
+    Attributes:
+        row: its tokens, prompt length and spans.
+        logits: ``[pos, vocab]`` over its own tokens.
+        sites: what was read, by the site's text: ``[pos, d]`` of the positions that the site names.
+    """
+
+    row: Row
+    logits: Tensor
+    sites: Mapping[str, Tensor]
+
+    def __getitem__(self, site: str | Site) -> Tensor:
+        return self.sites[str(Site.parse(site))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rows of one forward pass by name, and the receipts of what was done to them."""
+
+    rows: Mapping[str, RowResult]
+    receipts: tuple[Receipt, ...]
+
+    def __getitem__(self, name: str) -> RowResult:
+        return self.rows[name]
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits ``[pos, vocab]`` of a run that has one row."""
+        (only,) = self.rows.values()
+        return only.logits
+
+
+def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequence[str | Site] = ()) -> Run:
+    """Run the rows together under one condition (its ``into`` says which rows). Receipts are checked.
+
+    Raises whatever does not fit, before compute is spent, and `NeverFired` after it.
+    """
+    interventions = (*core.active, *flat(under))
+    wide, twins = _with_twins(rows, any(one.op == "freeze" for one in interventions))
+    conditions = [flat(under) if index < len(rows) else () for index in range(len(wide))]
+    program = core.program(wide, conditions, twins)
+    wanted = [site for text in read for site in core.shape.expand(text)]
+    bounds = {(row.name, str(site)): site.positions.resolve(row.prompt, row.spans, len(row.tokens)) for row in rows for site in wanted}
+    tokens, positions = right_padded([row.tokens for row in wide])
+    seen: dict[Place, Tensor] = {}
+    reads = {(site.layer, site.part): _keeper(seen, (site.layer, site.part)) for site in wanted}
+    logits = core.engine.forward(tokens, positions, program=program, reads=reads, scores=True)
+    receipts = [receipt for index, receipt in program.receipts() if index < len(rows)]
+    check(receipts)
+    results = {}
+    for index, row in enumerate(rows):
+        length = len(row.tokens)
+        sites = {}
+        for site in wanted:
+            start, stop = bounds[row.name, str(site)]
+            h = seen[site.layer, site.part][index, :length]
+            h = h[:, site.head] if h.dim() == 3 else h
+            sites[str(site)] = h[start : length if stop == END else stop].clone()
+        results[row.name] = RowResult(row, logits[index, :length], sites)
+    return Run(results, tuple(receipts))
+
+
+def _with_twins(rows: Sequence[Row], needed: bool) -> tuple[list[Row], dict[int, int]]:
+    """The rows, each followed at the end by a copy without interventions when something is to be frozen."""
+    if not needed:
+        return list(rows), {}
+    copies = [replace(row, name=f"natural twin of {row.name}") for row in rows]
+    return [*rows, *copies], {index: len(rows) + index for index in range(len(rows))}
+
+
+def _keeper(seen: dict[Place, Tensor], place: Place) -> Callable[[Tensor], None]:
+    def tap(h: Tensor) -> None:
+        seen[place] = h.detach()
+
+    return tap

@@ -1,0 +1,99 @@
+"""Which cells of a grid share which computation, and how they are packed into batches.
+
+A cell is one prompt under one condition. Everything below the lowest block that a condition touches, and everything
+before the first token that it touches, is the same for all conditions of a prompt: it is computed once, in a base pass,
+and each cell resumes from there. Cells that resume at the same block travel in one batch, whatever else differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from assay.act.intervention import Intervention
+from assay.act.rows import Row
+from assay.errors import NoSuchPosition
+from assay.model.core import Core
+from assay.site import Site
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One base row under one condition.
+
+    Attributes:
+        base: index of the base row.
+        condition: index of the condition.
+        entry: the block at which it resumes; 0 is a full pass.
+        first: the first token that differs from the base row.
+    """
+
+    base: int
+    condition: int
+    entry: int
+    first: int
+
+
+def entry_of(sites: Sequence[Site], layers: int) -> int:
+    """The block at which a pass has to resume for interventions at these single sites.
+
+    A change to ``L3.resid`` leaves block 3 as it was; a change to any other part of block 3 does not.
+    """
+
+    def entry(site: Site) -> int:
+        if site.part == "logits":
+            return layers
+        if site.part == "embed" or not isinstance(site.layer, int):
+            return 0
+        return site.layer + 1 if site.part == "resid" else site.layer
+
+    return min((entry(site) for site in sites), default=layers)
+
+
+def cells_of(core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Intervention]]) -> list[Cell]:
+    """Every cell of the grid, in the order in which they are best computed: by entry, then by length."""
+    made = []
+    for number, condition in enumerate(core.inside(conditions)):
+        acting = [one for one in condition if not one.idle]
+        sites = [single for one in acting for wide in one.sites for single in core.shape.expand(wide)]
+        entry = entry_of(sites, core.shape.layers)
+        places = {site.positions for site in sites}
+        for base, row in enumerate(rows):
+            first = min((_first(site_positions, row) for site_positions in places), default=0)
+            made.append(Cell(base, number, entry, first))
+    return sorted(made, key=lambda cell: (cell.entry, len(rows[cell.base].tokens), cell.base, cell.condition))
+
+
+def _first(positions, row: Row) -> int:  # type: ignore[no-untyped-def]
+    try:
+        return int(positions.resolve(row.prompt, row.spans, row.total or None)[0])
+    except NoSuchPosition:
+        return 0  # compiling the program says so properly
+
+
+def packed(cells: Sequence[Cell], rows: Sequence[Row], tokens: int, most: int | None = None) -> Iterator[list[Cell]]:
+    """Batches of cells with one entry whose padded size stays below ``tokens`` and whose count below ``most``."""
+    batch: list[Cell] = []
+    longest = 0
+    for cell in cells:
+        length = max(longest, len(rows[cell.base].tokens))
+        full = length * (len(batch) + 1) > tokens or (most is not None and len(batch) >= most)
+        if batch and (cell.entry != batch[0].entry or full):
+            yield batch
+            batch, length = [], len(rows[cell.base].tokens)
+        batch.append(cell)
+        longest = length
+    if batch:
+        yield batch
+
+
+def token_budget(core: Core, memory: int | None) -> int:
+    """How many tokens a batch may hold: enough to saturate the machine, and within ``memory`` bytes of activations."""
+    shape = core.shape
+    per_token = core.engine.dtype.itemsize * (10 * shape.d_model + 4 * shape.d_mlp + 4 * shape.heads * shape.d_head)
+    if core.engine.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(core.engine.device)
+        return max(1, min(65536, (memory or free // 2) // per_token))
+    return max(1, min(2048, (memory or 1 << 30) // per_token))

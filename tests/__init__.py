@@ -1,0 +1,1 @@
+"""Assay's tests. ``tiny.py`` makes the models, ``skips.py`` lists what may be skipped, ``conftest.py`` shares both."""
