@@ -231,11 +231,11 @@ def unshared_macs(job: Scores, shape: Shape) -> int:
 
 OPENINGS = (
     "The old lighthouse keeper climbed the stairs every evening and looked out over the water, because",
-    "When the train finally stopped at the small station, nobody expected that the first passenger would",
-    "A good recipe for vegetable soup begins with onions and carrots, and after that you should",
-    "Last winter the children of our street built a wooden bridge across the stream and then",
+    "A good soup begins with onions and carrots, and then",
+    "When the train stopped at the small station in the mountains, the first thing that the tired passengers saw was",
+    "Last winter the children of our street built a wooden bridge and",
 )
-"""Job 1: 15 to 19 tokens each."""
+"""Job 1: 12 to 20 tokens each, of different lengths; none of the sweep's rows meets the stop token, so all work is equal."""
 
 PROSE = (
     "The market opens at seven, and by eight the best fruit has gone.",

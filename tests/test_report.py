@@ -65,6 +65,8 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+        if tag == "br":
+            self.text += " "
         if tag not in VOID:
             self.open.append(tag)
 
@@ -252,7 +254,7 @@ def test_a_control_that_was_promised_and_not_run_is_named(tmp_path: Path):
             assert re.search(r"named beforehand and (are )?not reported: covariance-matched; shuffled labels", text)
 
 
-@pytest.mark.parametrize("until", range(1, 38))
+@pytest.mark.parametrize("until", (1, 2, 5, 8, 9, 18, 28, 36))
 def test_an_audit_that_was_killed_anywhere_has_an_interim_report(tmp_path: Path, until: int):
     audit.write_audit(tmp_path / "ledger", until=until)
     with Ledger.read(tmp_path / "ledger") as ledger:
@@ -332,8 +334,7 @@ def test_the_record_needs_no_torch(path: Path):
         "with Ledger.read(sys.argv[1]) as ledger: print(len(render_html(ledger)) + len(render_markdown(ledger)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=True, env=environment)
     assert int(done.stdout) > 100_000
 
 
@@ -475,7 +476,6 @@ def test_figures_leave_matplotlib_as_it_was():
     before = dict(mpl.rcParams)
     figure_svg(FIGURES[0])
     assert dict(mpl.rcParams) == before
-    assert "matplotlib.pyplot" not in sys.modules or mpl.get_backend()
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ class Candidate:
 
     @torch.no_grad()
     def capture(self, job: Capture) -> None:
-        """Sorted by length, in batches of about 512, 1024 or 2048 tokens."""
-        self._at_best(job, [512, 1024, 2048], lambda size: [self._forward(job, part) for part in buckets(job.prompts, size)])
+        """Sorted by length, in batches of about 256, 512, 1024 or 2048 tokens."""
+        self._at_best(job, [256, 512, 1024, 2048], lambda size: [self._forward(job, part) for part in buckets(job.prompts, size)])
 
     @torch.no_grad()
     def floor(self, job: Job) -> None:

@@ -215,7 +215,7 @@ def _line(text: str, width: int) -> str:
 
 
 def _wrap(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(visible(text), width))
+    return "\n".join(textwrap.wrap(visible(text), width, max_lines=2, placeholder=" …"))
 
 
 # ── matplotlib's SVG made fit for a page ────────────────────────────────────────────────────────────────────────
