@@ -1,7 +1,7 @@
-"""The work, as data: which prompts, which conditions, how many tokens; and the arithmetic that no method can do without.
+"""The work, as data: prompts, conditions, numbers of tokens; and the arithmetic that no method can do without.
 
-A job holds token ids and finished vectors, so that no candidate tokenises, prepends a BOS or draws a number of its own. Every job
-travels as JSON. Rows are condition-major: row ``c * len(prompts) + p`` is prompt p under condition c.
+A job holds token ids and finished vectors, so that no candidate tokenises, prepends a BOS or draws a number of its own.
+Every job travels as JSON. Rows are condition-major: row ``c * len(prompts) + p`` is prompt p under condition c.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Condition:
-    """Add ``vector`` (d_model floats: unit direction × dose × typical norm) to the output of block ``layer``, at all positions."""
+    """Add ``vector`` to the output of block ``layer``, at all positions.
+
+    The vector has d_model floats: a unit direction × dose × the typical norm there.
+    """
 
     layer: int
     dose: float
@@ -91,7 +94,9 @@ def to_json(job: Job) -> dict[str, Any]:
 
 def from_json(data: dict[str, Any]) -> Job:
     """The job that `to_json` wrote."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "kind"}
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "kind"
+    }
     fields["prompts"] = tuple(map(tuple, data["prompts"]))
     if "conditions" in data:
         fields["conditions"] = tuple(Condition(c["layer"], c["dose"], tuple(c["vector"])) for c in data["conditions"])
@@ -100,7 +105,7 @@ def from_json(data: dict[str, Any]) -> Job:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the jobs need to know of the model: how text becomes tokens, the typical norm of each block's output, the stop token."""
+    """What the jobs need of the model: its tokens, the typical norm of each block's output, its width and its stop token."""
 
     tokens: Callable[[str], list[int]]
     norms: Sequence[float]
@@ -139,13 +144,17 @@ def capture(facts: Facts, prompts: int = 256, shortest: int = 8, longest: int = 
     return Capture(tuple(cut), facts.stop)
 
 
-def scores(facts: Facts, prompts: int = 64, layers: Sequence[int] | None = None, doses: Sequence[float] = SCORE_DOSES) -> Scores:
-    """Job 3: prompts × every layer × doses. Fewer than 64 prompts are drawn evenly from them, so that lengths stay mixed."""
+def scores(
+    facts: Facts, prompts: int = 64, layers: Sequence[int] | None = None, doses: Sequence[float] = SCORE_DOSES
+) -> Scores:
+    """Job 3: prompts × every layer × doses. Fewer than 64 prompts are a fixed random draw, so that lengths stay mixed."""
     texts = [frame.format(claim) for claim in CLAIMS for frame in FRAMES]
     order = np.random.default_rng([SEED, 3]).permutation(len(texts))[:prompts]
     rows = tuple(tuple(facts.tokens(texts[i])) for i in order)
     answers = tuple(facts.tokens(answer)[0] for answer in ANSWERS)
-    return Scores(rows, facts.conditions(range(len(facts.norms)) if layers is None else layers, doses), answers, facts.stop)
+    return Scores(
+        rows, facts.conditions(range(len(facts.norms)) if layers is None else layers, doses), answers, facts.stop
+    )
 
 
 @dataclass(frozen=True)
@@ -182,11 +191,11 @@ class Shape:
         return ((self.d_model, q), (self.d_model, kv), (self.d_model, kv), (q, self.d_model), *mlp)
 
     def blocks(self, count: int, tokens: int) -> int:
-        """Multiply-adds of ``count`` whole blocks over one row of ``tokens``: the matrices, and causal attention's two products."""
+        """Multiply-adds of whole blocks over a row of ``tokens``: the matrices, and causal attention's two products."""
         return count * (tokens * sum(i * o for i, o in self.matrices) + self._attention(tokens * (tokens + 1) // 2))
 
     def tail(self, tokens: int) -> int:
-        """Multiply-adds of a last block of which only the last position is wanted: keys and values of all, the rest of one."""
+        """Multiply-adds of a block of which only the last position is wanted: keys and values of all, the rest of one."""
         keys = sum(i * o for i, o in self.matrices[1:3])
         return tokens * keys + sum(i * o for i, o in self.matrices) - keys + self._attention(tokens)
 
@@ -202,9 +211,9 @@ class Shape:
 def least_macs(job: Capture | Scores, shape: Shape) -> int:
     """The fewest multiply-adds after all sharing that the job's definition allows.
 
-    Capture: each prompt once, no padding, no head, of the last block the last position. Scores: each prompt once without
-    intervention, up to the highest layer touched; then, per condition at layer l, blocks l + 1 and above over all its tokens (all
-    positions differ) and one row of the head. Norms, rotations and softmaxes are not counted.
+    Capture: each prompt once, no padding, no head, of the last block the last position. Scores: each prompt once
+    without intervention, up to the highest layer touched; then, per condition at layer l, blocks l + 1 and above over
+    all its tokens (all positions differ) and one row of the head. Norms, rotations and softmaxes are not counted.
     """
     last = shape.layers - 1
     if isinstance(job, Capture):
@@ -224,18 +233,18 @@ def least_macs(job: Capture | Scores, shape: Shape) -> int:
 
 
 def unshared_macs(job: Scores, shape: Shape) -> int:
-    """The multiply-adds of the job without sharing and without padding: every cell a whole row, the head at its last position."""
+    """The multiply-adds without sharing and without padding: every cell a whole row, the head at its last position."""
     rows = sum(shape.blocks(shape.layers, len(prompt)) + shape.head for prompt in job.prompts)
     return rows * len(job.conditions)
 
 
 OPENINGS = (
     "The old lighthouse keeper climbed the stairs every evening and looked out over the water, because",
-    "A good soup begins with onions and carrots, and then",
-    "When the train stopped at the small station in the mountains, the first thing that the tired passengers saw was",
-    "Last winter the children of our street built a wooden bridge and",
+    "Dear Anna, thank you for your letter. We arrived here last week and",
+    "The history of the town begins with a monastery, which was founded by",
+    "To repair a wooden chair, you need glue, sandpaper and a little patience. First,",
 )
-"""Job 1: 12 to 20 tokens each, of different lengths; none of the sweep's rows meets the stop token, so all work is equal."""
+"""Job 1: 14 to 19 tokens each. In none of its rows is the stop token near, so all rows have their full length."""
 
 PROSE = (
     "The market opens at seven, and by eight the best fruit has gone.",
@@ -257,28 +266,13 @@ PROSE = (
 )
 """Job 2: shuffled, joined and cut."""
 
-CLAIMS = (
-    "Paris is the capital of France",
-    "Water boils at a lower temperature on a high mountain",
-    "The sun goes around the earth once a day",
-    "A spider has six legs",
-    "Gold is heavier than wood of the same size",
-    "The Amazon is a river in South America",
-    "Most penguins live near the North Pole",
-    "Seven times eight is fifty-six",
-    "Bread is usually made from flour, water and yeast",
-    "The moon gives off light of its own",
-    "A triangle has three sides",
-    "Whales are fish that lay eggs in warm water",
-    "Iron rusts when it is left in damp air",
-    "The Pacific is the smallest of the oceans",
-    "Sound travels faster in water than in air",
-    "Rome was founded after New York",
-)
-FRAMES = (
-    "{}. This is",
-    "Is the following statement true or false? {}. The statement is",
-    "A student wrote in the exam: {}. The teacher marked the sentence as",
-    "Here is a sentence from an old book that a friend asked me to check carefully. {}. After some reading I found that it is",
-)
+    CLAIMS = ( "Paris is the capital of France", "Water boils at a lower temperature on a high mountain", "The sun goes
+    around the earth once a day", "A spider has six legs", "Gold is heavier than wood of the same size", "The Amazon is
+    a river in South America", "Most penguins live near the North Pole", "Seven times eight is fifty-six", "Bread is
+    usually made from flour, water and yeast", "The moon gives off light of its own", "A triangle has three sides",
+    "Whales are fish that lay eggs in warm water", "Iron rusts when it is left in damp air", "The Pacific is the
+    smallest of the oceans", "Sound travels faster in water than in air", "Rome was founded after New York", ) FRAMES =
+    ( "{}. This is", "Is the following statement true or false? {}. The statement is", "A student wrote in the exam:
+    {}. The teacher marked the sentence as", "Here is a sentence from an old book that a friend asked me to check with
+    care. {}. I read a little and found that it is", )
 """Job 3: 16 claims in 4 frames."""

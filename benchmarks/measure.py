@@ -28,7 +28,7 @@ class Entry:
 
 @dataclass
 class Series:
-    """What was measured of one entry. ``others`` are the cores that other processes used meanwhile; ``error`` ends the series."""
+    """What was measured of one entry. ``others``: the cores that other processes used meanwhile; ``error`` ends it."""
 
     label: str
     replies: list[Reply] = field(default_factory=list)
@@ -46,7 +46,9 @@ class Series:
     @property
     def memory(self) -> int | None:
         """Bytes resident at the peak, above the loaded model; the median."""
-        above = [reply.peak - reply.loaded for reply in self.replies if reply.peak is not None and reply.loaded is not None]
+        above = [
+            reply.peak - reply.loaded for reply in self.replies if reply.peak is not None and reply.loaded is not None
+        ]
         return int(statistics.median(above)) if above else None
 
 
@@ -86,7 +88,7 @@ class Session:
             worker.close()
 
     def measure(self, job: Job, entries: Iterable[Entry], rounds: int, expected: str) -> list[Series]:
-        """One unmeasured run of each entry, then ``rounds`` of all in turn. ``expected`` names the entry that others agree with."""
+        """One unmeasured run of each entry, then ``rounds`` of all in turn; results are compared with those of ``expected``."""
         present = [entry for entry in entries if entry.candidate in self.workers]
         series = {entry: Series(entry.label) for entry in present}
         for entry in present:
@@ -120,7 +122,9 @@ class Session:
         if not keep:
             into.result = reply.result
             return True
-        others = 0.0 if before is None or after is None else max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / wall)
+        others = (
+            0.0 if before is None or after is None else max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / wall)
+        )
         if others > self.busy:
             into.discarded += 1
             return False
@@ -140,12 +144,14 @@ def agreement(job: Job, found: Any, expected: Any) -> str:
     if isinstance(job, Capture):
         off = np.abs(a - b).max(axis=1) / b.std(axis=1)
         wrong = np.flatnonzero(off > 1e-3)  # rounding stays far below
-        return f"{len(off) - len(wrong)}/{len(off)} layers" + (f"; not {', '.join(map(str, wrong))}" if len(wrong) else "")
+        return f"{len(off) - len(wrong)}/{len(off)} layers" + (
+            f"; not {', '.join(map(str, wrong))}" if len(wrong) else ""
+        )
     return f"within {np.abs(a - b).max():.0e} nats"
 
 
 def _ticks(own: Iterable[int]) -> int | None:
-    """Clock ticks that the machine has been busy with anything but this session's processes. None where /proc is not Linux's."""
+    """Clock ticks that the machine was busy with other things than these processes. None where /proc is not Linux's."""
     try:
         user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
         ours = sum(_ticks_of(pid) for pid in [os.getpid(), *own])

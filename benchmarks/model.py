@@ -6,11 +6,11 @@ import contextlib
 import json
 from pathlib import Path
 
-from benchmarks.jobs import OPENINGS, PROSE, Facts
+from benchmarks.jobs import PROSE, Facts
 
 
 def prepare(folder: Path) -> Path:
-    """Save the default model there as safetensors, unless it is there. Any folder with a Llama-like model may stand in its place."""
+    """Save the default model there as safetensors, unless it is there. Any folder with a Llama-like model will do."""
     config = folder / "config.json"
     if not config.exists():
         from assay.model.load import load
@@ -37,9 +37,14 @@ def facts_of(folder: Path) -> Facts:
     config = json.loads((folder / "config.json").read_text())
     kept = folder / "norms.json"
     if not kept.exists():
-        kept.write_text(json.dumps(_norms(folder, [tokenizer(text).input_ids for text in (*OPENINGS, *PROSE)])))
+        kept.write_text(json.dumps(_norms(folder, [tokenizer(text).input_ids for text in PROSE])))
     norms = json.loads(kept.read_text())
-    return Facts(lambda text: tokenizer(text, add_special_tokens=False).input_ids, norms, config["hidden_size"], config["eos_token_id"])
+    return Facts(
+        lambda text: tokenizer(text, add_special_tokens=False).input_ids,
+        norms,
+        config["hidden_size"],
+        config["eos_token_id"],
+    )
 
 
 def _norms(folder: Path, rows: list[list[int]]) -> list[float]:

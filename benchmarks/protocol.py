@@ -1,8 +1,8 @@
-"""How the driver and a candidate talk: a candidate lives in a process of its own and does named jobs, one line of JSON for each.
+"""How the driver and a candidate talk: a candidate has a process of its own and does named jobs, a line of JSON for each.
 
-A candidate is a module with a class `Candidate` that meets the protocol below. ``python -m benchmarks.protocol MODULE FOLDER
-THREADS`` serves it; `Worker` is the driver's end. Only the standard library, numpy and torch are needed here, because the
-candidates' environments have little else in common.
+A candidate is a module with a class `Candidate` that meets the protocol below. ``python -m benchmarks.protocol MODULE
+FOLDER THREADS`` serves it; `Worker` is the driver's end. Only the standard library, numpy and torch are needed here,
+because the candidates' environments have little else in common.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ ENVIRONMENT = {
 
 
 class Candidate(Protocol):
-    """What is measured. A module gives one under the name ``Candidate``; it needs only the methods for jobs that it can do.
+    """What is measured. A module gives one under the name ``Candidate``, with methods for the jobs that it can do.
 
-    The model is loaded once, in ``__init__``: fp32, CPU, evaluation mode. A method is timed as a whole, from token ids and tuples of
-    floats to its result. ``notes``, if there, is sent along after each job (a batch size that was chosen, say); ``estimate`` in it
-    replaces the measured seconds, for a limit that is computed. The driver calls every method once before it measures.
+    The model is loaded once, in ``__init__``: fp32, CPU, evaluation mode. A method is timed as a whole, from token ids
+    and tuples of floats to its result. ``notes``, if there, is sent along after each job (a batch size that was
+    chosen, say); ``estimate`` in it replaces the measured seconds, for a limit that is computed. The driver calls
+    every method once before it measures.
     """
 
     version: str
@@ -50,7 +51,7 @@ class Candidate(Protocol):
         """New tokens of each row, condition-major; up to and including ``job.stop`` where it comes."""
 
     def capture(self, job: Capture) -> Any:
-        """``[layer, prompt, d_model]``, anything that `numpy.asarray` takes: block outputs, un-normed, also the last block's."""
+        """``[layer, prompt, d_model]``, anything that `numpy.asarray` takes: block outputs, the last one un-normed too."""
 
     def scores(self, job: Scores) -> Any:
         """``[condition, prompt, answer]``, anything that `numpy.asarray` takes: natural logarithms."""
@@ -61,8 +62,11 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """What one run gave. ``peak`` and ``loaded`` are bytes: the highest resident memory during the run, and what is resident
-    between runs, seen after the first."""
+    """What one run gave.
+
+    ``peak`` and ``loaded`` are bytes: the most that was resident during the run, and what was resident after the first
+    run.
+    """
 
     seconds: float
     peak: int | None
@@ -168,7 +172,7 @@ def _run(candidate: Any, method: str, job: Job) -> dict[str, Any]:
 
 
 def _summary(method: str, job: Job, value: Any) -> Any:
-    """What is needed to compare two candidates' results: tokens, scores, or each captured vector's length along a fixed direction."""
+    """What two candidates are compared by: tokens, scores, or each captured vector's length along a fixed direction."""
     if method != kind_of(job) or value is None:
         return None
     if isinstance(job, Steered):
@@ -182,7 +186,7 @@ def _summary(method: str, job: Job, value: Any) -> Any:
 
 
 def _settle() -> None:
-    """Give freed memory back and set the high-water mark to what is resident now (Linux; elsewhere peaks are not reported)."""
+    """Give freed memory back, and set the high-water mark to what is resident now. Only Linux can."""
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)

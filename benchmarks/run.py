@@ -1,4 +1,4 @@
-"""The benchmarks: ``python benchmarks/run.py [--peers]``. README.md says what is measured, how, and what the columns mean."""
+"""The benchmarks: ``python benchmarks/run.py [--peers]``. README.md says what is measured, and what the columns mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from benchmarks.model import facts_of, prepare  # noqa: E402
 from benchmarks.peers import envs  # noqa: E402
 
 OURS, REFERENCE, HOOKS = "assay", "transformers", "plain hooks"
-MODULES = {REFERENCE: "benchmarks.peers.transformers_reference", HOOKS: "benchmarks.peers.plain_hooks", OURS: "benchmarks.ours"}
+MODULES = {
+    REFERENCE: "benchmarks.peers.transformers_reference",
+    HOOKS: "benchmarks.peers.plain_hooks",
+    OURS: "benchmarks.ours",
+}
 JOBS = ("sweep4", "sweep1", "capture", "scores")
 
 
@@ -37,8 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             names = list(_start(session, options.only))
             for title, job, only in _work(facts_of(folder), options):
-                entries, reference = entries_of(job, [name for name in names if only is None or name in only], REFERENCE, HOOKS)
-                made.append(tables.Table(title, reference, session.measure(job, entries, options.rounds, expected=HOOKS)))
+                entries, reference = entries_of(
+                    job, [name for name in names if only is None or name in only], REFERENCE, HOOKS
+                )
+                made.append(
+                    tables.Table(title, reference, session.measure(job, entries, options.rounds, expected=HOOKS))
+                )
         finally:
             session.close()
     notes = [f"{options.threads} threads, {options.rounds} rounds", *session.absent]
@@ -60,8 +68,17 @@ def _options() -> argparse.ArgumentParser:
     add("--threads", type=int, default=2, help="of each candidate (default 2)")
     add("--busy", type=float, default=0.1, help="discard a run when others used more cores than this (default 0.1)")
     add("--retries", type=int, default=5, help="repeat a discarded run at most so many times (default 5)")
-    add("--quick", action="store_true", help="tiny jobs, once, on a machine however busy: does everything run, and agree?")
-    add("--model", type=Path, default=ROOT / "benchmarks" / ".model", help="the model's folder; made where it is missing")
+    add(
+        "--quick",
+        action="store_true",
+        help="tiny jobs, once, on a machine however busy: does everything run, and agree?",
+    )
+    add(
+        "--model",
+        type=Path,
+        default=ROOT / "benchmarks" / ".model",
+        help="the model's folder; made where it is missing",
+    )
     add("--name", default="latest", help="of the files in benchmarks/results (default latest)")
     return parser
 
@@ -87,9 +104,17 @@ def _start(session: Session, only: Sequence[str] | None) -> Iterator[str]:
 def _work(facts: Facts, options: argparse.Namespace) -> Iterator[tuple[str, Job, tuple[str, ...] | None]]:
     """A title, a job, and whom it is for (None: everybody)."""
     if options.quick:
-        yield "Steered sweep, 2 prompts × 2 conditions × 4 tokens", jobs.sweep(facts, 2, layers=(5, 20), doses=(0.4,), new=4), None
+        yield (
+            "Steered sweep, 2 prompts × 2 conditions × 4 tokens",
+            jobs.sweep(facts, 2, layers=(5, 20), doses=(0.4,), new=4),
+            None,
+        )
         yield "Capture, 6 prompts", jobs.capture(facts, 6, longest=24), None
-        yield "Log-probability sweep, 4 prompts × 3 layers × 1 dose", jobs.scores(facts, 4, layers=(0, 15, 29), doses=(0.4,)), None
+        yield (
+            "Log-probability sweep, 4 prompts × 3 layers × 1 dose",
+            jobs.scores(facts, 4, layers=(0, 15, 29), doses=(0.4,)),
+            None,
+        )
         return
     layers, prompts = len(facts.norms), options.prompts
     if "sweep4" in options.jobs:
@@ -100,7 +125,11 @@ def _work(facts: Facts, options: argparse.Namespace) -> Iterator[tuple[str, Job,
         yield "Capture, 256 prompts of 8–64 tokens, all layers, last token", jobs.capture(facts), None
     if "scores" in options.jobs:
         part = "" if prompts == 64 else f" (of 64: times {64 // prompts} for the whole)"
-        yield f"Log-probability sweep, {prompts} prompts{part} × {layers} layers × 4 doses", jobs.scores(facts, prompts), None
+        yield (
+            f"Log-probability sweep, {prompts} prompts{part} × {layers} layers × 4 doses",
+            jobs.scores(facts, prompts),
+            None,
+        )
     if "growth" in options.jobs:
         few = (REFERENCE, HOOKS, OURS)
         for doses in ((0.4,), (-0.4, 0.4), (-0.6, -0.2, 0.2, 0.6), tuple(i / 10 for i in range(-8, 9) if i)):

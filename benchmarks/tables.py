@@ -40,8 +40,18 @@ def markdown(tables: Sequence[Table], versions: Mapping[str, str], notes: Sequen
 def save(path: Path, text: str, tables: Sequence[Table], versions: Mapping[str, str], notes: Sequence[str]) -> None:
     """``path.md``, and ``path.json`` with every single run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
-    content = {"machine": machine, "versions": dict(versions), "notes": list(notes), "tables": [_plain(table) for table in tables]}
+    machine = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+    content = {
+        "machine": machine,
+        "versions": dict(versions),
+        "notes": list(notes),
+        "tables": [_plain(table) for table in tables],
+    }
     path.with_suffix(".md").write_text(text)
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -49,7 +59,9 @@ def save(path: Path, text: str, tables: Sequence[Table], versions: Mapping[str, 
 def _table(table: Table) -> str:
     rows = [HEADER, *(_row(table, one) for one in table.series)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([f"### {table.title}", "", *lines])
 
@@ -58,7 +70,16 @@ def _row(table: Table, one: Series) -> tuple[str, ...]:
     if one.error:
         return (one.label, "failed", "", "", "", "", "", one.error.replace("|", "/"))
     if one.seconds is None:
-        return (one.label, "too noisy", "", "", "", str(one.discarded), one.agreement, "no run had the machine to itself")
+        return (
+            one.label,
+            "too noisy",
+            "",
+            "",
+            "",
+            str(one.discarded),
+            one.agreement,
+            "no run had the machine to itself",
+        )
     times = [reply.seconds for reply in one.replies]
     ratio = table.ratio(one)
     return (
@@ -69,7 +90,9 @@ def _row(table: Table, one: Series) -> tuple[str, ...]:
         "" if one.memory is None else f"{one.memory / 1e6:.0f}",
         str(one.discarded or ""),
         one.agreement,
-        ", ".join(f"{name} {value}" for name, value in one.replies[-1].notes.items() if name not in ("estimate", "what")),
+        ", ".join(
+            f"{name} {value}" for name, value in one.replies[-1].notes.items() if name not in ("estimate", "what")
+        ),
     )
 
 

@@ -47,6 +47,7 @@ FIGURES = [
     for outcome in (audit.decodes_outcome(), audit.causes_outcome(), audit.says_false_outcome())
     for figure in outcome.figures
 ]
+INLINE = {"a", "b", "code", "i", "small", "span", "strong", "svg"}
 VOID = {"meta", "link", "br", "path", "circle", "use", "img", "input", "hr"}
 
 
@@ -65,7 +66,7 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
-        if tag == "br":
+        if tag not in INLINE:
             self.text += " "
         if tag not in VOID:
             self.open.append(tag)
@@ -254,7 +255,7 @@ def test_a_control_that_was_promised_and_not_run_is_named(tmp_path: Path):
             assert re.search(r"named beforehand and (are )?not reported: covariance-matched; shuffled labels", text)
 
 
-@pytest.mark.parametrize("until", (1, 2, 5, 8, 9, 18, 28, 36))
+@pytest.mark.parametrize("until", [1, 2, 5, 8, 9, 18, 28, 36])
 def test_an_audit_that_was_killed_anywhere_has_an_interim_report(tmp_path: Path, until: int):
     audit.write_audit(tmp_path / "ledger", until=until)
     with Ledger.read(tmp_path / "ledger") as ledger:
@@ -473,9 +474,11 @@ def test_a_dollar_sign_is_a_dollar_sign():
 def test_figures_leave_matplotlib_as_it_was():
     import matplotlib as mpl
 
-    before = dict(mpl.rcParams)
-    figure_svg(FIGURES[0])
-    assert dict(mpl.rcParams) == before
+    drawn = figure_svg(FIGURES[0])
+    with mpl.rc_context({"axes.facecolor": "red", "xtick.direction": "in", "font.size": 30}):
+        before = dict(mpl.rcParams)
+        assert figure_svg(FIGURES[0]) == drawn, "nor do a caller's own settings change them"
+        assert dict(mpl.rcParams) == before
 
 
 @pytest.mark.parametrize(
@@ -495,6 +498,7 @@ def test_values_intervals_and_p_values_read_well():
     assert sized(0.843, 0.787, 0.889) == ("0.84", "0.79 to 0.89")
     assert sized(12.34, 2.0, 22.0) == ("12", "2 to 22")
     assert sized(0.3, None, None) == ("0.3", "")
+    assert sized(2e-7, 1e-7, 3e-7) == ("2.0 × 10⁻⁷", "1.0 × 10⁻⁷ to 3.0 × 10⁻⁷")
     assert sized(0.5, 0.5, 0.5) == ("0.5", "0.5 to 0.5")
     assert [p_value(p) for p in (None, 1.0, 0.38, 1 / 501, 0.0)] == ["–", "1", "0.38", "0.002", "below 0.0001"]
     table = TableData(title="", columns=("a", "b"), rows=(("x", 0.7), ("y", 0.125), ("z", None), (True, 3)))

@@ -18,6 +18,7 @@ from assay.errors import BadData, EmptyData, OneClass
 from assay.verify.stats import (
     Array,
     Statistic,
+    _bca,
     auroc,
     auroc_interval,
     bootstrap_interval,
@@ -225,6 +226,14 @@ def test_bca_agrees_with_scipy_once_there_are_many_items(ours: Statistic, theirs
     assert found.low > plain.low and found.high > plain.high  # moved towards the long tail
 
 
+def test_bca_shifts_twice_the_bias_and_stretches_by_the_skew() -> None:
+    z, b = np.array([-1.0, 1.0]), scipy_stats.norm.ppf(0.75)  # three draws in four lie below the estimate
+    drawn = np.array([0.0, 0.0, 0.0, 1.0])
+    assert _bca(z, 0.5, drawn, np.array([-1.0, 1.0])) == pytest.approx(2 * b + z)
+    a = (-8 + 1 + 1) / (6 * (4 + 1 + 1) ** 1.5)  # of the jackknife values 2, -1, -1
+    assert _bca(z, 0.5, drawn, np.array([2.0, -1.0, -1.0])) == pytest.approx(b + (b + z) / (1 - a * (b + z)))
+
+
 def test_with_few_items_the_bootstrap_is_as_wide_as_the_t_interval() -> None:
     values = scipy_stats.norm.ppf((np.arange(8) + 0.5) / 8)
     found, t = bootstrap_interval(values, draws=8_000, method="percentile"), paired_effect(values).interval
@@ -280,7 +289,7 @@ def test_few_or_constant_units_are_said_honestly() -> None:
             paired_effect([1.0], **few)
     with pytest.raises(EmptyData, match="in each stratum"):
         bootstrap_interval([1.0, 2.0, 3.0], strata=[0, 0, 1])
-    for same in ([2.0, 2.0], [0.1, 0.1, 0.1], [0.0, 0.0]):
+    for same in ([2.0, 2.0], [0.1] * 3, [0.1] * 13, [0.0, 0.0]):
         assert bootstrap_interval(same).method == "constant"
         assert paired_effect(same).se == 0
     two = bootstrap_interval([0.0, 1.0])

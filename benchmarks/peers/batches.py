@@ -1,4 +1,4 @@
-"""What every candidate on Hugging Face models needs: the model, left-padded batches, and the new tokens cut out of an output."""
+"""What candidates on Hugging Face models need: the model, left-padded batches, the new tokens cut out of an output."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The peers' environments, one each: ``python benchmarks/peers/envs.py [name …]`` builds those that are missing.
 
-Peers need versions that exclude one another, so each has a virtual environment of its own under ``benchmarks/.envs``. torch is
-installed once, first and pinned, into an environment that the others see through a ``.pth`` file: that saves 0.9 GB for each peer,
-and pip, which finds it satisfied, fetches no CUDA. What a peer pins differently it gets in its own environment, which comes first.
+Peers need versions that exclude one another, so each has a virtual environment of its own under ``benchmarks/.envs``.
+torch is installed once, first and pinned, into an environment that the others see through a ``.pth`` file: that saves
+0.9 GB for each peer, and pip, which finds it satisfied, fetches no CUDA. What a peer pins differently it gets in its
+own environment, which comes first on the path.
 """
 
 from __future__ import annotations

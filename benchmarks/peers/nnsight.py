@@ -1,7 +1,7 @@
 """nnsight: one invoke per row, each with its own condition, in one batch; one trace per batch of prompts for reading.
 
-It intervenes where one says, so there is no layer convention. Prompts are given as token ids: strings it would tokenise with the
-tokenizer's own BOS. It pads on the left by itself.
+It intervenes where one says, so there is no layer convention. Prompts are given as token ids, where the tokenizer
+cannot add a BOS; rows of different lengths it pads on the left by itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""nnterp: `StandardizedTransformer.steer` in a trace for each condition, a batch of the prompts; its batched reading of last tokens.
+"""nnterp: `steer` in a trace for each condition, a batch of the prompts; its own batched reading of last tokens.
 
-``layers_output[l]`` is the output of block l, as here, un-normed also for the last.
+``layers_output[l]`` is the output of block l, as here, un-normed also for the last. nnterp 1.3 asks for nnsight 0.6 or
+newer, but imports a module that 0.8 no longer has: 0.7 is pinned.
 """
 
 from __future__ import annotations

@@ -16,8 +16,11 @@ from benchmarks.peers.transformers_reference import buckets
 
 
 class Candidate:
-    """Every other candidate's results are compared with these. For the log-probability sweep it is the reference in speed too:
-    batches of `ROWS` cells, each a whole forward pass, padded to the longest, with the head at the last position only."""
+    """Every other candidate's results are compared with these.
+
+    For the log-probability sweep it is the reference in speed too: batches of `ROWS` cells, each cell a whole forward
+    pass, padded to the longest, with the head at the last position only.
+    """
 
     version = f"torch {torch.__version__}, transformers {transformers.__version__}"
     ROWS = 64
@@ -82,5 +85,3 @@ class Candidate:
         finally:
             for handle in handles:
                 handle.remove()
-
-

@@ -1,7 +1,7 @@
-"""pyvene: one `IntervenableModel` with an `AdditionIntervention` for each condition; `CollectIntervention` on every block.
+"""pyvene: an `IntervenableModel` with an `AdditionIntervention` for each condition; `CollectIntervention` on every block.
 
-Layer l of ``block_output`` is the output of block l, as here. ``generate`` without ``intervene_on_prompt=True`` leaves the prompt
-alone; with it and no ``unit_locations`` every position is touched, the prompt's and the new ones'.
+Layer l of ``block_output`` is the output of block l, as here. ``generate`` without ``intervene_on_prompt=True`` leaves
+the prompt alone; with it and no ``unit_locations`` every position is touched, the prompt's and the new ones'.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Candidate:
     def capture(self, job: Capture) -> Tensor:
         layers = range(self.model.config.num_hidden_layers)
         collect = [
-            {"layer": layer, "component": "block_output", "intervention_type": pyvene.CollectIntervention} for layer in layers
+            {"layer": layer, "component": "block_output", "intervention_type": pyvene.CollectIntervention}
+            for layer in layers
         ]
         model = pyvene.IntervenableModel(collect, model=self.model)
         found = []

@@ -1,7 +1,8 @@
-"""repeng: `ControlModel` around the touched layer, `set_control` for each condition, a batch of the prompts; its own hidden states.
+"""repeng: `ControlModel` around the touched layer, `set_control` for each condition, a batch of the prompts.
 
-Layer l is the output of block l, as here, with one exception: its reading of the last block is taken after the final norm. In a
-batch a forward pass needs `position_ids` (without them it fails), from which it also sees where padding ends.
+Layer l is the output of block l, as here, with one exception: its reading of the last block is taken after the final
+norm. In a batch a forward pass needs ``position_ids`` (without them it fails), from which it also sees where padding
+ends.
 """
 
 from __future__ import annotations

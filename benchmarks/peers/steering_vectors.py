@@ -1,7 +1,7 @@
-"""steering-vectors: `SteeringVector.apply` around ``generate`` for each condition, a batch of the prompts; `record_activations`.
+"""steering-vectors: `SteeringVector.apply` around ``generate`` for each condition, a batch of the prompts.
 
-Layer l is the output of block l, as here. It pins transformers 4, which reads ``rope_theta`` from the config and not transformers
-5's ``rope_parameters``: the model's folder must have both. Its pip name has a hyphen.
+Layer l is the output of block l, as here. It pins transformers 4, which reads ``rope_theta`` from the config and not
+the ``rope_parameters`` of transformers 5: the model's folder must have both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""TransformerLens: a `TransformerBridge` with a hook on ``hook_resid_post`` for each condition, a batch of the prompts; `run_with_cache`.
+"""TransformerLens: a `TransformerBridge` with a hook on ``hook_resid_post`` for each condition, a batch of the prompts.
 
-``blocks.l.hook_resid_post`` is the output of block l, as here, un-normed also for the last. Prompts are given as tokens, because
-it puts a BOS before strings, and with their attention mask, because it takes padding for context without one.
+``blocks.l.hook_resid_post`` is the output of block l, as here, un-normed also for the last. Prompts are given as
+tokens, because it puts a BOS before strings, and with their attention mask, because without one it takes padding for
+context.
 """
 
 from __future__ import annotations

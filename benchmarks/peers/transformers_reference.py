@@ -21,7 +21,7 @@ RATE_TOKENS = 768
 
 
 class Candidate:
-    """``generate`` unsteered over the sweep's rows; forward passes of bucketed lengths without capture and without the head.
+    """``generate``, unsteered, over a sweep's rows; forward passes of bucketed lengths, no capture and no head.
 
     On the first call for a job it tries several batch sizes and keeps the best.
     """
@@ -36,7 +36,7 @@ class Candidate:
 
     @torch.no_grad()
     def steered(self, job: Steered) -> None:
-        """The sweep's rows, each prompt as often as there are conditions, in batches of all, half or a quarter of them."""
+        """Each prompt as often as there are conditions, in batches of all rows, half or a quarter of them."""
         rows = list(job.prompts) * len(job.conditions)
         sizes = dict.fromkeys(math.ceil(len(rows) / parts) for parts in (1, 2, 4))
         self._at_best(job, list(sizes), lambda size: [self._generate(job, part) for part in chunks(rows, size)])
@@ -44,18 +44,24 @@ class Candidate:
     @torch.no_grad()
     def capture(self, job: Capture) -> None:
         """Sorted by length, in batches of about 256, 512, 1024 or 2048 tokens."""
-        self._at_best(job, [256, 512, 1024, 2048], lambda size: [self._forward(job, part) for part in buckets(job.prompts, size)])
+        self._at_best(
+            job, [256, 512, 1024, 2048], lambda size: [self._forward(job, part) for part in buckets(job.prompts, size)]
+        )
 
     @torch.no_grad()
     def floor(self, job: Job) -> None:
-        """A sweep's matrix products alone are run; for the other jobs the fewest multiply-adds are divided by the GEMM rate."""
+        """Of a sweep the matrix products alone are run; elsewhere the fewest FLOPs are divided by the GEMM rate."""
         if isinstance(job, Steered):
             self.notes = {"what": "the matrix products alone, same rows"}
             self._products(job)
             return
         rate = self._gemm_rate()
         macs = least_macs(job, self.shape)
-        self.notes = {"what": "fewest FLOPs at the GEMM rate", "GFLOP/s": round(rate / 1e9, 1), "GFLOP": round(2 * macs / 1e9, 1)}
+        self.notes = {
+            "what": "fewest FLOPs at the GEMM rate",
+            "GFLOP/s": round(rate / 1e9, 1),
+            "GFLOP": round(2 * macs / 1e9, 1),
+        }
         self.notes["estimate"] = 2 * macs / rate
         if isinstance(job, Scores):
             self.notes["GFLOP unshared"] = round(2 * unshared_macs(job, self.shape) / 1e9, 1)
@@ -77,7 +83,7 @@ class Candidate:
         run(self.best[key])
 
     def _products(self, job: Steered) -> None:
-        """Every linear layer of the prompt's pass and of each further token's, with the model's weights, and nothing else."""
+        """Every linear layer of the prompt's pass and of each further token's, with the model's weights; nothing else."""
         layers = [
             [m.weight for m in block.modules() if isinstance(m, torch.nn.Linear)] for block in self.model.model.layers
         ]

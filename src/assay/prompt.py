@@ -30,20 +30,30 @@ class Prompt:
         spans: ``(name, start, end)`` in characters of ``text``.
         turns: earlier turns of a chat as ``(role, content)``; None for plain text.
         prefix: the first characters of the assistant's answer; only in a chat.
+        tokens: token ids to use as they are, instead of the text; see `tokenized`.
     """
 
     text: str
     spans: tuple[tuple[str, int, int], ...] = ()
     turns: tuple[tuple[str, str], ...] | None = None
     prefix: str = ""
+    tokens: tuple[int, ...] | None = None
 
     def __init__(self, template: str, /, **spans: str) -> None:
         text, marks = _fill(template, spans) if spans else (template, ())
         self._set(text, marks, None, "")
 
     def _set(self, text: str, spans: tuple[tuple[str, int, int], ...], turns: Any, prefix: str) -> None:
-        for name, value in (("text", text), ("spans", spans), ("turns", turns), ("prefix", prefix)):
+        for name, value in (("text", text), ("spans", spans), ("turns", turns), ("prefix", prefix), ("tokens", None)):
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def tokenized(cls, tokens: Sequence[int]) -> Prompt:
+        """A prompt given as token ids: nothing is tokenised and no BOS is added."""
+        ids = tuple(int(token) for token in tokens)
+        prompt = cls(" ".join(map(str, ids)))
+        object.__setattr__(prompt, "tokens", ids)
+        return prompt
 
     @classmethod
     def chat(
@@ -64,7 +74,7 @@ class Prompt:
     @property
     def digest(self) -> str:
         """SHA-256 of the content, the identity used against leaks between splits."""
-        content = [self.text, self.turns, self.prefix]
+        content = [self.text, self.turns, self.prefix, *([self.tokens] if self.tokens is not None else [])]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def __str__(self) -> str:

@@ -166,10 +166,9 @@ class Ledger:
 
     def latest(self, kind: str, key: str) -> Entry | None:
         """The last entry of that kind and key, or None."""
-        return next(
-            iter(self._select("SELECT * FROM entry WHERE kind = ? AND key = ? ORDER BY seq DESC LIMIT 1", kind, key)),
-            None,
-        )
+        query = "SELECT * FROM entry WHERE kind = ? AND key = ? ORDER BY seq DESC LIMIT 1"
+        found = self._select(query, kind, key)
+        return found[0] if found else None
 
     @property
     def head(self) -> str:

@@ -36,6 +36,12 @@ def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: in
 
     Raises `EmptyData` for a prompt of no tokens, `BadData` where prompt and answer melt into one token.
     """
+    if prompt.tokens is not None:
+        tokens = list(prompt.tokens)
+        extra = continuation(tokenizer, prompt, tokens, answer) if answer else ()
+        if not tokens:
+            raise EmptyData(f"the prompt {name!r} has no tokens", hint="give at least one token id")
+        return Row(name, (*tokens, *extra), len(tokens), {}, room)
     text, shift = render(tokenizer, prompt)
     tokens, offsets = _tokens(tokenizer, text, chat=prompt.turns is not None)
     if not tokens:
@@ -48,6 +54,8 @@ def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: in
 
 def continuation(tokenizer: Any, prompt: Prompt, tokens: list[int] | tuple[int, ...], answer: str) -> tuple[int, ...]:
     """The tokens of ``answer`` after ``prompt``. Raises `BadData` where the boundary falls inside a token."""
+    if prompt.tokens is not None:
+        return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
     text, _ = render(tokenizer, prompt)
     whole, _ = _tokens(tokenizer, text + answer, chat=prompt.turns is not None)
     if list(whole[: len(tokens)]) != list(tokens) or len(whole) == len(tokens):

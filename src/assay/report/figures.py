@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from assay.evidence import BarFigure, DoseFigure, Effect, Figure, LayerFigure, NullFigure, TableData, of_json
+from assay.evidence import BarFigure, DoseFigure, Effect, Figure, LayerFigure, NullFigure, TableData
 from assay.report.words import count, number, p_value, sized, visible
 
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif"
@@ -56,14 +56,17 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def figure_svg(figure: Figure, *, titled: bool = True) -> str:
+def figure_svg(figure: Figure, *, titled: bool = True, mark: str = "figure") -> str:
     """The figure as one ``<svg>`` element, which is also a whole SVG file.
 
     Args:
         figure: any figure of ``assay.evidence``.
         titled: whether its title is drawn too; a page that prints the title itself says False.
+        mark: what the ids in it begin with; figures on one page need different ones.
     """
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # whatever the caller set
+        mpl.rcParams.update(_STYLE)
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's fonts draw the text, not ours
         canvas = Canvas(figsize=(_WIDTH, (_height(figure) + 18 * titled) / 72))
         axes = canvas.add_subplot()
@@ -73,13 +76,13 @@ def figure_svg(figure: Figure, *, titled: bool = True) -> str:
             _draw_bars(axes, figure)
         else:
             _draw_lines(axes, figure)
-        axes.set_xlabel(_wrap(figure.x_label, 52))
-        axes.set_ylabel(_wrap(figure.y_label, 36))
+            axes.set_ylabel(_wrap(figure.y_label, 32))
+        axes.set_xlabel(_wrap(figure.x_label, 36 if isinstance(figure, BarFigure) else 52))
         if titled:
             canvas.suptitle(_wrap(figure.title, 48), x=0.02, ha="left", fontsize=11.5, fontweight="bold")
         drawn = io.StringIO()
         canvas.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    return _cleaned(drawn.getvalue(), figure)
+    return _cleaned(drawn.getvalue(), figure, mark)
 
 
 def figure_table(figure: Figure) -> TableData:
@@ -121,9 +124,9 @@ def interval_svg(effect: Effect) -> str:
     def at(value: float) -> str:
         return f"{12 + 216 * (value - start) / span:.1f}"
 
-    zero = (
-        "" if effect.chance is None else f'<path d="M{at(effect.chance)} 3v22" stroke-dasharray="3 3" opacity=".55"/>'
-    )
+    zero = ""
+    if effect.chance is not None:
+        zero = f'<path d="M{at(effect.chance)} 3v22" stroke-dasharray="3 3" opacity=".55"/>'
     return (
         '<svg class="interval" viewBox="0 0 240 28" aria-hidden="true" fill="none" stroke="currentColor">'
         f'<path d="M4 14h232" opacity=".18"/>{zero}'
@@ -192,7 +195,8 @@ def _draw_lines(axes: Axes, figure: DoseFigure | LayerFigure) -> None:
     if figure.chance is not None:
         axes.axhline(figure.chance, label=f"chance {number(figure.chance)}", **_CHANCE)
     if len(figure.series) > 1 or figure.chance is not None:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, fontsize=10, columnspacing=1.4)
+        columns = 2 if max(len(line.name) for line in figure.series) < 24 else 1
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, fontsize=10, columnspacing=1.4)
 
 
 def _draw_bars(axes: Axes, figure: BarFigure) -> None:
@@ -221,9 +225,8 @@ def _wrap(text: str, width: int) -> str:
 # ── matplotlib's SVG made fit for a page ────────────────────────────────────────────────────────────────────────
 
 
-def _cleaned(svg: str, figure: Figure) -> str:
+def _cleaned(svg: str, figure: Figure, mark: str) -> str:
     """Without prolog, metadata and fixed size; ink as currentColor; system fonts; ids that no other figure shares."""
-    mark = f"f{of_json(figure.model_dump(mode='json'))[:10]}"
     svg = re.sub(r"\s*<(metadata|style).*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)  # its style is global
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r'\sid="([^"]+)"', lambda found: f' id="{mark}-{found[1]}"' if found[1] in used else "", svg)

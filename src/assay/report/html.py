@@ -7,6 +7,7 @@ Content-Security-Policy forbids everything but inline style, should the first ne
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from functools import cache
@@ -15,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from assay.evidence import Record
+from assay.evidence import Figure, Record
 from assay.report import words
 from assay.report.figures import figure_svg, figure_table, interval_svg, quantiles
 from assay.report.page import read_page
@@ -39,7 +40,12 @@ def render_html(record: Record) -> str:
         LedgerBroken: the chain does not verify.
         BadData: the record holds no audit.
     """
-    return _templates().get_template("report.html.j2").render(page=read_page(record), check=CHECK)
+    marks = (f"figure-{place}" for place in itertools.count(1))
+
+    def figure(data: Figure) -> Markup:
+        return Markup(figure_svg(data, titled=False, mark=next(marks)))  # noqa: S704  drawn by us, its text escaped
+
+    return _templates().get_template("report.html.j2").render(page=read_page(record), figure=figure, check=CHECK)
 
 
 @cache
@@ -60,8 +66,7 @@ def _templates() -> Environment:
         "sized": words.sized,
         "quantiles": quantiles,
         "figure_table": figure_table,
-        "figure": lambda figure: Markup(figure_svg(figure, titled=False)),  # noqa: S704  drawn by us, its text escaped
-        "interval_svg": lambda effect: Markup(interval_svg(effect)),  # noqa: S704
+        "interval_svg": lambda effect: Markup(interval_svg(effect)),  # noqa: S704  numbers alone
         "style": Markup((here / "report.css").read_text("utf-8")),  # noqa: S704
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
     }

@@ -48,7 +48,7 @@ def sized(value: float, low: float | None, high: float | None) -> tuple[str, str
     if low is None or high is None:
         return number(value), ""
     width = high - low
-    decimals = min(6, max(0, 1 - math.floor(math.log10(width) + 0.3))) if width > 0 else None
+    decimals = max(0, 1 - math.floor(math.log10(width) + 0.3)) if width > 1e-5 else None
     return number(float(value), decimals), f"{number(float(low), decimals)} to {number(float(high), decimals)}"
 
 

@@ -28,7 +28,7 @@ class Grid:
     Attributes:
         table: one row per cell (Arrow): ``prompt``, ``condition`` (indices), ``text`` of the prompt, ``under`` (the
             condition as text), ``op``, ``layer``, ``dose``, ``times``; then ``score`` (log-probability of the first
-            answer, or first minus second) and ``logprob_<i>``, or ``generated``; then of the receipts ``touched``,
+            answer, or first minus second) and ``logprob_<i>``, or ``generated`` and its ``tokens``; then of the receipts ``touched``,
             ``relative`` (‖Δ‖/‖h‖), ``before`` and ``after`` (projection).
         shape: ``(prompts, conditions)``.
     """
@@ -86,7 +86,7 @@ def sweep(
         receipts: Mapping[tuple[int, int], Sequence[Receipt]] = scores.receipts
     else:
         made = generate(core, core.rows(prompts, room=tokens or 0), flattened, sampling, memory, progress)
-        columns = {"generated": [cell.text for cell in made]}
+        columns = {"generated": [cell.text for cell in made], "tokens": [list(cell.tokens) for cell in made]}
         receipts = {(cell.prompt, cell.condition): cell.receipts for cell in made}
     return _table(prompts, flattened, columns, receipts)
 

@@ -138,7 +138,7 @@ def max_statistic_p(observed: ArrayLike, null: ArrayLike, tail: Tail = "greater"
 def least_draws(alpha: float = 0.05, tail: Tail = "greater") -> int:
     """The fewest null draws with which a p-value can reach ``alpha`` at all: 19 for .05, 9 if ``mirrored``."""
     _known("tail", tail, get_args(Tail))
-    return max(1, math.ceil(1 / _fraction("alpha", alpha) / (2 if tail == "mirrored" else 1) - 1e-9) - 1)
+    return max(1, math.ceil(1 / _fraction("alpha", alpha) / (2 if tail == "mirrored" else 1)) - 1)
 
 
 def sign_flip_p(

@@ -1,0 +1,9 @@
+"""Units of work and where they run: pure data goes out, JSON and files come back. Imports no torch by itself."""
+
+from __future__ import annotations
+
+from assay.scale.arrays import Arrays
+from assay.scale.executor import Bench, Done, Executor, Report, Task, unit
+from assay.scale.local import LocalExecutor
+
+__all__ = ["Arrays", "Bench", "Done", "Executor", "LocalExecutor", "Report", "Task", "unit"]
