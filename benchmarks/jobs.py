@@ -105,7 +105,7 @@ def from_json(data: dict[str, Any]) -> Job:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the jobs need of the model: its tokens, the typical norm of each block's output, its width and its stop token."""
+    """What the jobs need of the model: its tokens, each block output's typical norm, its width, its stop token."""
 
     tokens: Callable[[str], list[int]]
     norms: Sequence[float]
@@ -147,7 +147,7 @@ def capture(facts: Facts, prompts: int = 256, shortest: int = 8, longest: int = 
 def scores(
     facts: Facts, prompts: int = 64, layers: Sequence[int] | None = None, doses: Sequence[float] = SCORE_DOSES
 ) -> Scores:
-    """Job 3: prompts × every layer × doses. Fewer than 64 prompts are a fixed random draw, so that lengths stay mixed."""
+    """Job 3: prompts × every layer × doses. Fewer than 64 prompts are a fixed random draw, lengths still mixed."""
     texts = [frame.format(claim) for claim in CLAIMS for frame in FRAMES]
     order = np.random.default_rng([SEED, 3]).permutation(len(texts))[:prompts]
     rows = tuple(tuple(facts.tokens(texts[i])) for i in order)
@@ -195,7 +195,7 @@ class Shape:
         return count * (tokens * sum(i * o for i, o in self.matrices) + self._attention(tokens * (tokens + 1) // 2))
 
     def tail(self, tokens: int) -> int:
-        """Multiply-adds of a block of which only the last position is wanted: keys and values of all, the rest of one."""
+        """Multiply-adds of a block whose last position alone is wanted: keys and values of all, the rest of one."""
         keys = sum(i * o for i, o in self.matrices[1:3])
         return tokens * keys + sum(i * o for i, o in self.matrices) - keys + self._attention(tokens)
 
@@ -266,13 +266,28 @@ PROSE = (
 )
 """Job 2: shuffled, joined and cut."""
 
-    CLAIMS = ( "Paris is the capital of France", "Water boils at a lower temperature on a high mountain", "The sun goes
-    around the earth once a day", "A spider has six legs", "Gold is heavier than wood of the same size", "The Amazon is
-    a river in South America", "Most penguins live near the North Pole", "Seven times eight is fifty-six", "Bread is
-    usually made from flour, water and yeast", "The moon gives off light of its own", "A triangle has three sides",
-    "Whales are fish that lay eggs in warm water", "Iron rusts when it is left in damp air", "The Pacific is the
-    smallest of the oceans", "Sound travels faster in water than in air", "Rome was founded after New York", ) FRAMES =
-    ( "{}. This is", "Is the following statement true or false? {}. The statement is", "A student wrote in the exam:
-    {}. The teacher marked the sentence as", "Here is a sentence from an old book that a friend asked me to check with
-    care. {}. I read a little and found that it is", )
+CLAIMS = (
+    "Paris is the capital of France",
+    "Water boils at a lower temperature on a high mountain",
+    "The sun goes around the earth once a day",
+    "A spider has six legs",
+    "Gold is heavier than wood of the same size",
+    "The Amazon is a river in South America",
+    "Most penguins live near the North Pole",
+    "Seven times eight is fifty-six",
+    "Bread is usually made from flour, water and yeast",
+    "The moon gives off light of its own",
+    "A triangle has three sides",
+    "Whales are fish that lay eggs in warm water",
+    "Iron rusts when it is left in damp air",
+    "The Pacific is the smallest of the oceans",
+    "Sound travels faster in water than in air",
+    "Rome was founded after New York",
+)
+FRAMES = (
+    "{}. This is",
+    "Is the following statement true or false? {}. The statement is",
+    "A student wrote in the exam: {}. The teacher marked the sentence as",
+    "Here is a sentence from an old book that a friend asked me to check. {}. I read a little and found that it is",
+)
 """Job 3: 16 claims in 4 frames."""

@@ -28,11 +28,14 @@ class Entry:
 
 @dataclass
 class Series:
-    """What was measured of one entry. ``others``: the cores that other processes used meanwhile; ``error`` ends it."""
+    """What was measured of one entry.
+
+    ``others`` holds, for each run that was kept, the cores that other processes used meanwhile. An ``error`` ends it.
+    """
 
     label: str
     replies: list[Reply] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)
+    others: list[float | None] = field(default_factory=list)
     discarded: int = 0
     error: str = ""
     agreement: str = ""
@@ -88,7 +91,7 @@ class Session:
             worker.close()
 
     def measure(self, job: Job, entries: Iterable[Entry], rounds: int, expected: str) -> list[Series]:
-        """One unmeasured run of each entry, then ``rounds`` of all in turn; results are compared with those of ``expected``."""
+        """One unmeasured run of each entry, then ``rounds`` of all in turn; results are compared with `expected`."""
         present = [entry for entry in entries if entry.candidate in self.workers]
         series = {entry: Series(entry.label) for entry in present}
         for entry in present:
@@ -96,8 +99,8 @@ class Session:
             self._run(entry, job, series[entry], keep=False)
         model = next((one.result for one in series.values() if one.label == expected), None)
         for one in series.values():
-            if one.result is not None and model is not None and one.label != expected:
-                one.agreement = agreement(job, one.result, model)
+            if one.result is not None and model is not None:
+                one.agreement = _early(job, model) if one.label == expected else agreement(job, one.result, model)
         for turn in range(rounds):
             for entry in present:
                 _progress(f"{entry.label}: run {turn + 1} of {rounds}")
@@ -110,27 +113,32 @@ class Session:
 
     def _run(self, entry: Entry, job: Job, into: Series, *, keep: bool) -> bool:
         """Whether the run can stand: it failed for good, or it had the machine to itself."""
-        before = _ticks(worker.process.pid for worker in self.workers.values())
-        start = time.perf_counter()
+        before, start = self._others(), time.perf_counter()
         try:
             reply = self.workers[entry.candidate].call(entry.method, job)
         except Failed as error:
             into.error = str(error)
             return True
-        wall = time.perf_counter() - start
-        after = _ticks(worker.process.pid for worker in self.workers.values())
+        wall, after = time.perf_counter() - start, self._others()
         if not keep:
             into.result = reply.result
             return True
-        others = (
-            0.0 if before is None or after is None else max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / wall)
-        )
-        if others > self.busy:
+        cores = None if before is None or after is None else max(0.0, (after - before) / wall)
+        if cores is not None and cores > self.busy:
             into.discarded += 1
             return False
         into.replies.append(reply)
-        into.others.append(others)
+        into.others.append(cores)
         return True
+
+    def _others(self) -> float | None:
+        """CPU seconds that the machine has spent on others than this session; None where /proc is not Linux's."""
+        try:
+            user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+        except (OSError, ValueError):
+            return None
+        ours = sum(map(_ticks, [os.getpid(), *(worker.process.pid for worker in self.workers.values())]))
+        return (user + nice + system + irq + soft + steal - ours) / os.sysconf("SC_CLK_TCK")
 
 
 def agreement(job: Job, found: Any, expected: Any) -> str:
@@ -147,22 +155,22 @@ def agreement(job: Job, found: Any, expected: Any) -> str:
         return f"{len(off) - len(wrong)}/{len(off)} layers" + (
             f"; not {', '.join(map(str, wrong))}" if len(wrong) else ""
         )
-    return f"within {np.abs(a - b).max():.0e} nats"
+    return f"within {np.abs(a - b).max():.0e} nats" if (a != b).any() else "equal"
 
 
-def _ticks(own: Iterable[int]) -> int | None:
-    """Clock ticks that the machine was busy with other things than these processes. None where /proc is not Linux's."""
+def _early(job: Job, rows: Any) -> str:
+    """Rows that met the stop token did less work than the reference's, and make the comparison unfair: say so."""
+    early = sum(len(row) < job.new for row in rows) if isinstance(job, Steered) else 0
+    return f"{early} rows ended early" if early else ""
+
+
+def _ticks(pid: int) -> int:
+    """A process's CPU time in clock ticks; 0 when it has ended."""
     try:
-        user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-        ours = sum(_ticks_of(pid) for pid in [os.getpid(), *own])
-    except (OSError, ValueError):
-        return None
-    return user + nice + system + irq + soft + steal - ours
-
-
-def _ticks_of(pid: int) -> int:
-    # fields 14 and 15, utime and stime; the second field is the name in brackets, which may hold spaces
-    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        # utime and stime are fields 14 and 15; the second field, a name in brackets, may hold spaces
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    except OSError:
+        return 0
 
 
 def _progress(text: str) -> None:

@@ -35,16 +35,14 @@ def facts_of(folder: Path) -> Facts:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
     kept = folder / "norms.json"
     if not kept.exists():
-        kept.write_text(json.dumps(_norms(folder, [tokenizer(text).input_ids for text in PROSE])))
-    norms = json.loads(kept.read_text())
-    return Facts(
-        lambda text: tokenizer(text, add_special_tokens=False).input_ids,
-        norms,
-        config["hidden_size"],
-        config["eos_token_id"],
-    )
+        kept.write_text(json.dumps(_norms(folder, [tokens(text) for text in PROSE])))
+    return Facts(tokens, json.loads(kept.read_text()), config["hidden_size"], config["eos_token_id"])
 
 
 def _norms(folder: Path, rows: list[list[int]]) -> list[float]:

@@ -1,4 +1,4 @@
-"""How the driver and a candidate talk: a candidate has a process of its own and does named jobs, a line of JSON for each.
+"""How the driver and a candidate talk: each candidate has its own process and does jobs, a line of JSON for each.
 
 A candidate is a module with a class `Candidate` that meets the protocol below. ``python -m benchmarks.protocol MODULE
 FOLDER THREADS`` serves it; `Worker` is the driver's end. Only the standard library, numpy and torch are needed here,
@@ -51,7 +51,7 @@ class Candidate(Protocol):
         """New tokens of each row, condition-major; up to and including ``job.stop`` where it comes."""
 
     def capture(self, job: Capture) -> Any:
-        """``[layer, prompt, d_model]``, anything that `numpy.asarray` takes: block outputs, the last one un-normed too."""
+        """``[layer, prompt, d_model]``, anything that `numpy.asarray` takes: block outputs, none of them normed."""
 
     def scores(self, job: Scores) -> Any:
         """``[condition, prompt, answer]``, anything that `numpy.asarray` takes: natural logarithms."""
@@ -91,7 +91,11 @@ class Worker:
             self.process = subprocess.Popen(
                 command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
             )
-        self.version = str(self._reply(timeout=300)["version"])
+        try:
+            self.version = str(self._reply(timeout=300)["version"])
+        except Failed:
+            self.close()
+            raise
 
     def call(self, method: str, job: Job, timeout: float = 3600) -> Reply:
         """Do a job. Raises `Failed` with the last line of the candidate's error."""

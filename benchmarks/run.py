@@ -1,4 +1,4 @@
-"""The benchmarks: ``python benchmarks/run.py [--peers]``. README.md says what is measured, and what the columns mean."""
+"""The benchmarks: ``python benchmarks/run.py [--peers]``. README.md says what is measured and how."""
 
 from __future__ import annotations
 
@@ -133,11 +133,11 @@ def _work(facts: Facts, options: argparse.Namespace) -> Iterator[tuple[str, Job,
     if "growth" in options.jobs:
         few = (REFERENCE, HOOKS, OURS)
         for doses in ((0.4,), (-0.4, 0.4), (-0.6, -0.2, 0.2, 0.6), tuple(i / 10 for i in range(-8, 9) if i)):
-            job = jobs.sweep(facts, doses=doses)
-            yield f"Growth: steered sweep of {job.rows} rows", job, few
+            grid = jobs.sweep(facts, doses=doses)
+            yield f"Growth: steered sweep of {grid.rows} rows", grid, few
         for count in (1, 2, 4, 8):
-            job = jobs.scores(facts, count)
-            yield f"Growth: log-probability sweep of {job.rows} cells", job, few
+            cells = jobs.scores(facts, count)
+            yield f"Growth: log-probability sweep of {cells.rows} cells", cells, few
 
 
 if __name__ == "__main__":

@@ -80,19 +80,17 @@ def _row(table: Table, one: Series) -> tuple[str, ...]:
             one.agreement,
             "no run had the machine to itself",
         )
-    times = [reply.seconds for reply in one.replies]
-    ratio = table.ratio(one)
+    times, notes = [reply.seconds for reply in one.replies], one.replies[-1].notes
+    ratio, memory = table.ratio(one), None if "estimate" in notes else one.memory
     return (
         one.label,
         f"{one.seconds:.2f}",
         f"{min(times):.2f}–{max(times):.2f}",
         "" if ratio is None else f"{ratio:.2f}",
-        "" if one.memory is None else f"{one.memory / 1e6:.0f}",
+        "" if memory is None else f"{memory / 1e6:.0f}",
         str(one.discarded or ""),
         one.agreement,
-        ", ".join(
-            f"{name} {value}" for name, value in one.replies[-1].notes.items() if name not in ("estimate", "what")
-        ),
+        ", ".join(f"{name} {value}" for name, value in notes.items() if name not in ("estimate", "what")),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -70,7 +71,7 @@ class Candidate:
             rows = torch.tensor([i for i, condition in enumerate(conditions) if condition.layer == layer])
             vectors = torch.tensor([condition.vector for condition in conditions if condition.layer == layer])
 
-            def add(_, __, out, rows=rows, vectors=vectors):
+            def add(_: object, __: object, out: Tensor, rows: Tensor = rows, vectors: Tensor = vectors) -> Tensor:
                 return out.index_add(0, rows, vectors[:, None].expand(-1, out.shape[1], -1))
 
             hooks[layer] = add
@@ -78,7 +79,7 @@ class Candidate:
             yield
 
     @contextlib.contextmanager
-    def _hooks(self, hooks: dict) -> Iterator[None]:
+    def _hooks(self, hooks: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
         handles = [self.layers[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
         try:
             yield

@@ -1,4 +1,4 @@
-"""pyvene: an `IntervenableModel` with an `AdditionIntervention` for each condition; `CollectIntervention` on every block.
+"""pyvene: an `IntervenableModel` with an `AdditionIntervention` for each condition; `CollectIntervention` for reading.
 
 Layer l of ``block_output`` is the output of block l, as here. ``generate`` without ``intervene_on_prompt=True`` leaves
 the prompt alone; with it and no ``unit_locations`` every position is touched, the prompt's and the new ones'.

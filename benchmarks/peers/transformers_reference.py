@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import transformers
 from torch.nn import functional as F
 
 from benchmarks.jobs import Capture, Job, Scores, Shape, Steered, Tokens, kind_of, least_macs, unshared_macs
-from benchmarks.peers.batches import chunks, left_padded, load, new_tokens
+from benchmarks.peers.batches import chunks, left_padded, load
 
 RATE_TOKENS = 768
 """Rows of the products that the GEMM rate is measured with: enough for the rate to be flat."""
@@ -39,14 +39,13 @@ class Candidate:
         """Each prompt as often as there are conditions, in batches of all rows, half or a quarter of them."""
         rows = list(job.prompts) * len(job.conditions)
         sizes = dict.fromkeys(math.ceil(len(rows) / parts) for parts in (1, 2, 4))
-        self._at_best(job, list(sizes), lambda size: [self._generate(job, part) for part in chunks(rows, size)])
+        self._at_best(job, list(sizes), lambda size: self._generate(job, chunks(rows, size)))
 
     @torch.no_grad()
     def capture(self, job: Capture) -> None:
         """Sorted by length, in batches of about 256, 512, 1024 or 2048 tokens."""
-        self._at_best(
-            job, [256, 512, 1024, 2048], lambda size: [self._forward(job, part) for part in buckets(job.prompts, size)]
-        )
+        sizes = [256, 512, 1024, 2048]
+        self._at_best(job, sizes, lambda size: self._forward(job, buckets(job.prompts, size)))
 
     @torch.no_grad()
     def floor(self, job: Job) -> None:
@@ -66,24 +65,26 @@ class Candidate:
         if isinstance(job, Scores):
             self.notes["GFLOP unshared"] = round(2 * unshared_macs(job, self.shape) / 1e9, 1)
 
-    def _generate(self, job: Steered, rows: Sequence[Tokens]) -> None:
-        batch = left_padded(rows, job.stop)
-        out = self.model.generate(**batch, max_new_tokens=job.new, do_sample=False, pad_token_id=job.stop)
-        new_tokens(out, batch["input_ids"].shape[1], job.stop)
+    def _generate(self, job: Steered, batches: Iterable[Sequence[Tokens]]) -> None:
+        for rows in batches:
+            batch = left_padded(rows, job.stop)
+            self.model.generate(**batch, max_new_tokens=job.new, do_sample=False, pad_token_id=job.stop)
 
-    def _forward(self, job: Capture, rows: Sequence[Tokens]) -> None:
-        self.model.model(**left_padded(rows, job.stop), use_cache=False)
+    def _forward(self, job: Capture, batches: Iterable[Sequence[Tokens]]) -> None:
+        for rows in batches:
+            self.model.model(**left_padded(rows, job.stop), use_cache=False)
 
     def _at_best(self, job: Job, sizes: Sequence[int], run: Callable[[int], object]) -> None:
         key = kind_of(job), job.rows, len(job.prompts)
         if key not in self.best:
-            run(sizes[-1])  # the first pass of a process pays for page faults and thread starts
-            self.best[key] = min(sizes, key=lambda size: min(_seconds(lambda: run(size)) for _ in range(2)))
+            run(sizes[-1])  # the first pass pays for page faults and thread starts
+            self.best[key] = min(sizes, key=lambda size: _seconds(lambda: run(size)))
+        else:
+            run(self.best[key])
         self.notes = {"batch": self.best[key]}
-        run(self.best[key])
 
     def _products(self, job: Steered) -> None:
-        """Every linear layer of the prompt's pass and of each further token's, with the model's weights; nothing else."""
+        """Every linear layer of the prompt's pass and of each further token's, with the model's weights."""
         layers = [
             [m.weight for m in block.modules() if isinstance(m, torch.nn.Linear)] for block in self.model.model.layers
         ]

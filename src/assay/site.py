@@ -197,6 +197,17 @@ class Site:
         """Whether it names a single place rather than a range of them."""
         return not isinstance(self.layer, Span) and not isinstance(self.head, Span)
 
+    @property
+    def address(self) -> tuple[int | None, str]:
+        """Layer and part of a single place: what a hook is put on. Heads are an axis of the activation there."""
+        assert not isinstance(self.layer, Span)
+        return self.layer, self.part
+
+    @property
+    def index(self) -> int:
+        """The head of a single place, 0 where the part has none."""
+        return self.head if isinstance(self.head, int) else 0
+
     def at(self, positions: str | int | Positions) -> Site:
         """The same place at other positions."""
         return replace(self, positions=positions if isinstance(positions, Positions) else Positions.parse(positions))

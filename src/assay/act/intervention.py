@@ -22,7 +22,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 import torch
 
@@ -132,7 +132,7 @@ class Intervention:
         )
 
 
-Condition = Intervention | Sequence[Intervention]
+Condition = Union[Intervention, Sequence["Condition"]]
 """What one cell of a sweep runs under: one intervention, or several in their order."""
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,7 +31,11 @@ Scale = Callable[[Site, str], float]
 
 @dataclass
 class Item:
-    """One operation on one row at one place, resolved to numbers."""
+    """One operation on one row at one place, resolved to numbers.
+
+    ``vector`` makes the values ``[d]`` or ``[n, d]`` (their number of axes is ``rank``) when everything else is known to
+    fit: the unit of a dose may have to be measured first.
+    """
 
     row: int
     head: int
@@ -38,7 +43,8 @@ class Item:
     stop: int
     what: str
     site: str
-    vector: Tensor | None = None
+    vector: Callable[[], Tensor] | None = None
+    rank: int = 0
     basis: Tensor | None = None
     value: float = 0.0
     source_row: int = -1
@@ -61,7 +67,7 @@ class Group:
         self.value = torch.tensor([item.value for item in items], device=device)
         self.touched = torch.zeros(len(items), dtype=torch.long)
         self.sums = torch.zeros(4, len(items), device=device)
-        self.vectors = _stacked([item.vector for item in items], device)
+        self.vectors = _stacked([item.vector() for item in items if item.vector is not None], device)
         self.axis = self._axes(device)
 
     def _axes(self, device: torch.device | str) -> Tensor | None:
@@ -105,7 +111,8 @@ class Group:
             return x + delta.to(x.dtype)
         if self.kind == "set":
             assert self.vectors is not None
-            return self.vectors[item, offset].to(x.dtype)
+            given = self.vectors[item, offset]
+            return torch.nn.functional.pad(given, (0, x.shape[-1] - given.shape[-1])).to(x.dtype)  # a pattern's padding
         if self.kind == "patch":
             return h[self._sources(positions, item_cpu, offset.cpu(), h.device)]
         assert self.axis is not None
@@ -129,6 +136,7 @@ class Group:
             )
         return rows.to(device), found.int().argmax(dim=1).to(device), self.heads[item].to(device)
 
+    @torch.no_grad()
     def _note(self, before: Tensor, after: Tensor, item: Tensor) -> None:
         before, after = before.float(), after.float()
         length = (after - before).norm(dim=-1)
@@ -139,8 +147,8 @@ class Group:
         for sums, values in zip(self.sums, told, strict=False):
             sums.index_add_(0, item, values)
 
-    def receipts(self, rows: Sequence[Row], lengths: Sequence[int]) -> list[tuple[int, Receipt]]:
-        """What each item did, against what it was to do in rows of which ``lengths`` tokens ran."""
+    def receipts(self, rows: Sequence[Row], lengths: Sequence[int], starts: Sequence[int]) -> list[tuple[int, Receipt]]:
+        """What each item did, against what it was to do in rows of which the tokens ``starts`` to ``lengths`` ran."""
         touched = self.touched.tolist()
         means = (self.sums.cpu() / self.touched.clamp_min(1)).tolist()
         made = []
@@ -154,7 +162,7 @@ class Group:
                         site=item.site,
                         what=item.what,
                         touched=touched[number],
-                        expected=overlap(item.start, item.stop, lengths[item.row]),
+                        expected=overlap(max(item.start, starts[item.row]), item.stop, lengths[item.row]),
                         relative=told[0],
                         length=told[1],
                         before=told[2] if self.axis is not None else None,
@@ -186,10 +194,14 @@ class Program:
             for group in groups:
                 group.move(index)
 
-    def receipts(self, lengths: Sequence[int] | None = None) -> list[tuple[int, Receipt]]:
-        """Receipts with the index of their row; ``lengths`` are how many tokens of each row went through the model."""
+    def receipts(
+        self, lengths: Sequence[int] | None = None, starts: Sequence[int] | None = None
+    ) -> list[tuple[int, Receipt]]:
+        """Receipts with the index of their row; ``lengths`` is where each row ended in the model, ``starts`` where it
+        began (0, unless its first tokens came from somebody else's cache)."""
         lengths = [len(row.tokens) for row in self.rows] if lengths is None else lengths
-        return [told for groups in self.groups.values() for group in groups for told in group.receipts(self.rows, lengths)]
+        starts = [0] * len(self.rows) if starts is None else starts
+        return [told for groups in self.groups.values() for group in groups for told in group.receipts(self.rows, lengths, starts)]
 
 
 def compile_program(
@@ -206,23 +218,27 @@ def compile_program(
     Raises the error of whatever does not fit, before anything runs.
     """
     ordered: dict[Place, dict[tuple[int, str], list[Item]]] = defaultdict(lambda: defaultdict(list))
-    depth: dict[tuple[Place, int, int], int] = defaultdict(int)
-    prepared: dict[int, _Prepared] = {}
-    for index, interventions in enumerate(conditions):
-        for intervention in interventions:
-            if intervention.idle:
+    written: dict[tuple[Place, int, int], int] = defaultdict(int)
+    copied: dict[tuple[Place, int, int], int] = defaultdict(int)
+    distinct = {id(one): one for condition in conditions for one in condition}
+    prepared = {key: _Prepared(one, shape, scale) for key, one in distinct.items()}
+    for turn in range(max(map(len, conditions), default=0)):
+        for index, condition in enumerate(conditions):
+            if turn >= len(condition) or condition[turn].idle:
                 continue
-            if id(intervention) not in prepared:
-                prepared[id(intervention)] = _Prepared(intervention, shape, scale)
-            ready = prepared[id(intervention)]
-            if intervention.into is not None and index not in numbered(rows, intervention.into, ready.what):
+            ready = prepared[id(condition[turn])]
+            if ready.of.into is not None and index not in numbered(rows, ready.of.into, ready.what):
                 continue
             for site in ready.sites:
-                place = (site.layer, site.part)
+                place = site.address
                 item, kind = _resolve(ready, site, index, rows, twins)
-                key = (place, index, item.head)
-                ordered[place][depth[key], _shape_key(kind, item)].append(item)
-                depth[key] += 1
+                # Left to right also between rows: a copy follows what was written at its source, and precedes what will be.
+                here, there = (place, index, item.head), (place, item.source_row, item.head)
+                level = max(written[here], copied[here], written[there])
+                written[here] = level + 1
+                if item.source_row >= 0:
+                    copied[there] = max(copied[there], level + 1)
+                ordered[place][level, f"{kind}:{item.rank}:{item.basis is None}"].append(item)
     groups = {
         place: [
             Group(kind.partition(":")[0], items, device)
@@ -231,6 +247,22 @@ def compile_program(
         for place, levels in ordered.items()
     }
     return Program(rows, groups)
+
+
+def interval(what: str, site: Site, row: Row) -> tuple[int, int]:
+    """The absolute positions of a site in a row. Raises `NeverFired` where the row has none."""
+    try:
+        start, stop = site.positions.resolve(row.prompt, row.spans, row.total or None)
+    except NoSuchPosition as error:
+        raise never(what, [row], error.what) from error
+    if start >= row.total:
+        raise never(what, [row], f"the row {row.name!r} ends before position {start}")
+    return start, stop
+
+
+def fitted(intervention: Intervention, shape: Shape) -> list[Site]:
+    """The single sites of an intervention. Raises whatever of it does not fit the model."""
+    return _Prepared(intervention, shape, lambda site, kind: 1.0).sites
 
 
 class _Prepared:
@@ -285,19 +317,15 @@ def _resolve(
     ready: _Prepared, site: Site, index: int, rows: Sequence[Row], twins: dict[int, int] | None
 ) -> tuple[Item, str]:
     row, op = rows[index], ready.of.op
-    try:
-        start, stop = site.positions.resolve(row.prompt, row.spans, row.total or None)
-    except NoSuchPosition as error:
-        raise never(ready.what, [row], error.what) from error
-    if start >= row.total:
-        raise never(ready.what, [row], f"the row {row.name!r} ends before position {start}")
-    item = Item(index, site.head if isinstance(site.head, int) else 0, start, stop, ready.what, str(site))
+    start, stop = interval(ready.what, site, row)
+    item = Item(index, site.index, start, stop, ready.what, str(site))
     item.basis = ready.basis
     match op:
         case "add":
-            item.vector = ready.added(site)
-            if item.vector.dim() == 2:
-                item.stop = min(item.stop, item.start + item.vector.shape[0])
+            given = ready.of.directions[0].vector
+            item.vector, item.rank = partial(ready.added, site), given.dim()
+            if item.rank == 2:
+                item.stop = min(item.stop, item.start + given.shape[0])
             return item, "add"
         case "ablate" | "clamp":
             item.value = ready.of.value or 0.0
@@ -309,7 +337,12 @@ def _resolve(
         case "patch":
             return _copying(ready, site, item, rows), "patch"
         case _:
-            assert twins is not None
+            if twins is None:
+                raise NeverFired(
+                    f"{ready.what} has no natural row to hold to",
+                    found="this kind of run computes no row without interventions beside each row",
+                    hint="freeze acts in model.run(...)",
+                )
             item.stop = min(item.stop, row.total)
             item.source_row, item.source_start = twins[index], start
             return item, "patch"
@@ -318,27 +351,37 @@ def _resolve(
 def _noisy(ready: _Prepared, site: Site, item: Item, row: Row) -> Item:
     # Only tokens that are given have noise: what is generated later differs between the rows that share a draw.
     item.stop = min(item.stop, len(row.tokens))
-    key = hashlib.sha256(f"{ready.of.seed}|{site.place}|{row.digest}|{item.start}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
-    width = ready.widths[site.part]
-    assert width is not None
-    item.vector = torch.randn(item.stop - item.start, width, generator=generator) * ready.sigma(site)
+    item.vector, item.rank = partial(_drawn, ready, site, row.digest, range(item.start, item.stop)), 2
     return item
 
 
+def _drawn(ready: _Prepared, site: Site, prompt: str, positions: range) -> Tensor:
+    """Noise ``[position, d]``, each position from a stream of its own: the same whatever other positions are drawn."""
+    width, drawn = ready.widths[site.part], []
+    assert width is not None
+    for position in positions:
+        key = hashlib.sha256(f"{ready.of.seed}|{site.place}|{prompt}|{position}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+        drawn.append(torch.randn(width, generator=generator))
+    return torch.stack(drawn) * ready.sigma(site)
+
+
 def _given(ready: _Prepared, site: Site, item: Item, row: Row) -> Item:
-    values, width = ready.of.source, ready.widths[site.part]
+    values = ready.of.source
     assert isinstance(values, torch.Tensor)
-    item.stop = min(item.stop, row.total)
-    if values.shape[0] != item.stop - item.start or (width is not None and values.shape[-1] != width):
+    # Where the site goes on into an answer, values may cover the tokens that are given, or room for the answer too.
+    wanted = [min(item.stop, end) - item.start for end in (len(row.tokens), row.total)]
+    width = ready.widths[site.part] or len(row.tokens)
+    if values.shape[0] not in wanted or values.shape[-1] != width:
         raise BadVector(
             f"{item.what} got values that do not fit",
-            found=f"{tuple(values.shape)} for {item.stop - item.start} tokens of width {width}",
+            found=f"{tuple(values.shape)} for {wanted[0] if wanted[0] > 0 else wanted[1]} tokens of width {width}",
             hint="give one value per position of the site: [positions, width]",
         )
     if not torch.isfinite(values).all():
         raise BadVector(f"{item.what} got values that are not finite", hint="find out where the NaN comes from")
-    item.vector = values
+    item.stop = item.start + values.shape[0]
+    item.vector, item.rank = lambda: values, 2
     return item
 
 
@@ -346,10 +389,7 @@ def _copying(ready: _Prepared, site: Site, item: Item, rows: Sequence[Row]) -> I
     assert isinstance(ready.of.source, str)
     item.source_row = numbered(rows, (ready.of.source,), item.what)[0]
     source, target = rows[item.source_row], rows[item.row]
-    try:
-        start, stop = site.positions.resolve(source.prompt, source.spans, source.total or None)
-    except NoSuchPosition as error:
-        raise never(ready.what, [source], error.what) from error
+    start, stop = interval(item.what, site, source)
     lengths = min(item.stop, target.total) - item.start, min(stop, source.total) - start
     if lengths[0] != lengths[1]:
         raise never(item.what, [target, source], f"{lengths[0]} tokens in {target.name!r}, {lengths[1]} in {source.name!r}")
@@ -367,16 +407,12 @@ def _orthonormal(units: Sequence[Tensor]) -> Tensor:
     return basis[singular > singular[0] * 1e-10].float()
 
 
-def _shape_key(kind: str, item: Item) -> str:
-    """Items share a group only when their vectors stack; ragged ones are padded, so single and positional part ways."""
-    return f"{kind}:{0 if item.vector is None else item.vector.dim()}:{item.basis is None}"
-
-
-def _stacked(vectors: Sequence[Tensor | None], device: torch.device | str) -> Tensor | None:
-    present = [vector for vector in vectors if vector is not None]
-    if not present:
+def _stacked(vectors: Sequence[Tensor], device: torch.device | str) -> Tensor | None:
+    """One tensor, ragged ones padded with zeros; single and positional vectors are never in one group."""
+    if not vectors:
         return None
-    if present[0].dim() == 1:
-        return torch.stack(present).to(device)
-    most = max(vector.shape[0] for vector in present)
-    return torch.stack([torch.nn.functional.pad(v, (0, 0, 0, most - v.shape[0])) for v in present]).to(device)
+    if vectors[0].dim() == 1:
+        return torch.stack(list(vectors)).to(device)
+    most, widest = max(vector.shape[0] for vector in vectors), max(vector.shape[1] for vector in vectors)
+    filled = [torch.nn.functional.pad(v, (0, widest - v.shape[1], 0, most - v.shape[0])) for v in vectors]
+    return torch.stack(filled).to(device)

@@ -33,6 +33,11 @@ class Row:
         return len(self.tokens) + self.room
 
     @property
+    def fed(self) -> int:
+        """How many tokens can go through the model: of an answer, all but the last."""
+        return len(self.tokens) + max(0, self.room - 1)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the prompt's tokens: rows that share it get the same noise."""
         return hashlib.sha256(repr(self.tokens[: self.prompt]).encode()).hexdigest()

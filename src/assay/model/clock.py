@@ -21,7 +21,7 @@ def right_padded(rows: Sequence[Sequence[int]], starts: Sequence[int] | None = N
     """Tokens and absolute positions ``[row, pos]`` of rows of different length. Padding has position −1 and
     repeats the row's last token: nothing attends to it, and no model mistakes it for padding that needs a mask."""
     longest = max(len(row) for row in rows)
-    tokens = torch.tensor([[*row, *row[-1:] * (longest - len(row))] for row in rows])
+    tokens = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
     positions = torch.full((len(rows), longest), -1)
     for index, row in enumerate(rows):
         first = 0 if starts is None else starts[index]
@@ -121,6 +121,7 @@ class SlotCache(Cache):
         self.used = 0
         self.at: slice | Tensor = slice(0, 0)
         self.rows = torch.arange(pairs[0][0].shape[0], device=pairs[0][0].device)[:, None]
+        self.pairs = list(pairs)
         super().__init__(layers=[SlotLayer(keys, values, self) for keys, values in pairs])
 
     @classmethod
@@ -141,22 +142,21 @@ class SlotCache(Cache):
 
     def part(self, start: int, stop: int) -> SlotCache:
         """A view of some rows: what is written there is written here."""
-        view = SlotCache([(layer.keys[start:stop], layer.values[start:stop]) for layer in self.layers])
+        view = SlotCache([(keys[start:stop], values[start:stop]) for keys, values in self.pairs])
         view.used = self.used
         return view
 
     def pick(self, rows: Tensor) -> SlotCache:
         """A copy of some rows."""
         rows = rows.to(self.rows.device)
-        chosen = SlotCache([(layer.keys[rows], layer.values[rows]) for layer in self.layers])
+        chosen = SlotCache([(keys[rows], values[rows]) for keys, values in self.pairs])
         chosen.used = self.used
         return chosen
 
     def copy_from(self, source: SlotCache, rows: Tensor, length: int, layers: range | None = None) -> None:
         """Fill the first ``length`` slots of row i with those of ``source``'s row ``rows[i]``, in some layers or all."""
         rows = rows.to(self.rows.device)
-        for index in range(len(self.layers)) if layers is None else layers:
-            mine, other = self.layers[index], source.layers[index]
-            mine.keys[:, :, :length] = other.keys[rows, :, :length]
-            mine.values[:, :, :length] = other.values[rows, :, :length]
+        for index in range(len(self.pairs)) if layers is None else layers:
+            for mine, other in zip(self.pairs[index], source.pairs[index], strict=True):
+                mine[:, :, :length] = other[rows, :, :length]
         self.used = max(self.used, length)

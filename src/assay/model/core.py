@@ -118,9 +118,8 @@ class Core:
     def scale(self, site: Site, kind: str) -> float:
         """The unit of a dose at a site: ``"norm"``, the median length of its activation over plain prose (the first
         token, an attention sink, left out), or ``"std"``, the standard deviation over tokens and coordinates."""
-        norms, deviations = self._scales[(site.layer, site.part)]
-        head = site.head if isinstance(site.head, int) else 0
-        return (norms if kind == "norm" else deviations)[head]
+        norms, deviations = self._scales[site.address]
+        return (norms if kind == "norm" else deviations)[site.index]
 
     def typical_norm(self, site: str | Site) -> float:
         """How long an activation at a site typically is: one dose of `add`."""

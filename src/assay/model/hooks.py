@@ -7,6 +7,7 @@ as ever. `patterned` makes attention weights readable and writable. All of them 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,15 +27,32 @@ Tap = Callable[[Tensor], Tensor | None]
 class Hooks:
     """Taps on the places of one model, for the length of a ``with``."""
 
-    def __init__(self, hf: nn.Module, anatomy: Anatomy, shape: Shape) -> None:
+    def __init__(self, hf: Any, anatomy: Anatomy, shape: Shape) -> None:
         self.hf, self.anatomy, self.shape = hf, anatomy, shape
         self.blocks: Sequence[nn.Module] = list(module_at(hf, anatomy.blocks).children())
+        self._taps: Mapping[Place, Tap] = {}
+        self._stack = ExitStack()
 
     @contextmanager
     def tapped(self, taps: Mapping[Place, Tap]) -> Iterator[None]:
-        """Install; remove on any way out."""
+        """Install; on any way out the hooks are as before. Nested blocks act at one place from the outside in.
+
+        All open blocks share one installation, so that places on one module (``attn.out`` before ``mid``, ``embed``
+        before what reads block 0's input) keep the order of the forward pass, whichever block was opened first.
+        """
+        outer = self._taps
+        try:
+            self._install_all({**outer, **{place: _in_turn(outer.get(place), tap) for place, tap in taps.items()}})
+            yield
+        finally:
+            self._install_all(outer)
+
+    def _install_all(self, taps: Mapping[Place, Tap]) -> None:
+        self._stack.close()
+        self._taps = taps
         with ExitStack() as stack:
-            for place, tap in taps.items():
+            # Whatever else reads block 0's input has to see it as the taps on it leave it.
+            for place, tap in sorted(taps.items(), key=lambda item: item[0][1] != "embed"):
                 layer, part = place
                 if part == "mid" and (layer, "attn.out") in taps:
                     continue
@@ -44,12 +62,13 @@ class Hooks:
                     self._install_mid(stack, layer, tap, None)
                 else:
                     self._install(stack, layer, part, tap)
-            if any(part == "head.pattern" for _, part in taps):
-                stack.enter_context(self._patterned({layer: tap for (layer, part), tap in taps.items() if part == "head.pattern"}))
-            yield
+            patterns = {layer: tap for (layer, part), tap in taps.items() if part == "head.pattern"}
+            if patterns:
+                stack.enter_context(self._patterned(patterns))
+            self._stack = stack.pop_all()
 
     def _install(self, stack: ExitStack, layer: int | None, part: str, tap: Tap) -> None:
-        block = None if layer is None else self.blocks[layer]
+        block = self.blocks[layer or 0]  # "embed" is the first block's input
         if part == "embed":
             self._on_input(stack, self.blocks[0], tap)
         elif part == "resid":
@@ -116,12 +135,14 @@ class Hooks:
 
     @contextmanager
     def watched(self, before: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-        """Show ``before`` the named arguments of every forward call on the model itself."""
+        """Show ``before`` the named arguments of every forward call on the model's body, with or without its head."""
+        body = self.hf.get_decoder()
+        names = list(inspect.signature(body.forward).parameters)
 
         def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            before({**({"input_ids": args[0]} if args else {}), **kwargs})
+            before({**dict(zip(names, args, strict=False)), **kwargs})
 
-        handle = self.hf.register_forward_pre_hook(see, with_kwargs=True)
+        handle = body.register_forward_pre_hook(see, with_kwargs=True)
         try:
             yield
         finally:
@@ -138,14 +159,10 @@ class Hooks:
 
             return forward
 
-        skipped = self.blocks[:entry]
-        try:
-            for index, block in enumerate(skipped):
-                block.forward = skip(stream if index == entry - 1 else None)
+        with ExitStack() as stack:
+            for index, block in enumerate(self.blocks[:entry]):
+                _replace(stack, block, "forward", skip(stream if index == entry - 1 else None))
             yield
-        finally:
-            for block in skipped:
-                block.__dict__.pop("forward", None)
 
     @torch.no_grad()
     def blocks_return_tuples(self, body: nn.Module, device: torch.device) -> bool:
@@ -162,15 +179,15 @@ class Hooks:
     def _patterned(self, taps: Mapping[int | None, Tap]) -> Iterator[None]:
         """Eager attention whose weights go through the taps; the mixed values are computed from what they return."""
         attentions = {module_at(self.blocks[layer], self.anatomy.attn): tap for layer, tap in taps.items() if layer is not None}
-        library = sys.modules[type(next(iter(attentions))).__module__]
-        natural = getattr(library, "eager_attention_forward", None)
-        if natural is None:
+        if _eager(next(iter(attentions))) is None:
             with self._patterned_methods(attentions):
                 yield
             return
+        before = ALL_ATTENTION_FUNCTIONS.get("eager")
 
         def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-            mixed, weights = natural(module, query, key, value, *args, **kwargs)
+            # The table is the library's, for all models: each module keeps the function that it would have found.
+            mixed, weights = (before or _eager(module))(module, query, key, value, *args, **kwargs)
             new = _mixed_again(attentions.get(module), weights, value)
             return (mixed, weights) if new is None else (new[0].transpose(1, 2).contiguous(), new[1])
 
@@ -182,7 +199,10 @@ class Hooks:
             yield
         finally:
             config._attn_implementation = chosen
-            del ALL_ATTENTION_FUNCTIONS["eager"]
+            if before is None:
+                del ALL_ATTENTION_FUNCTIONS["eager"]
+            else:
+                ALL_ATTENTION_FUNCTIONS["eager"] = before
 
     @contextmanager
     def _patterned_methods(self, attentions: Mapping[nn.Module, Tap]) -> Iterator[None]:
@@ -197,13 +217,10 @@ class Hooks:
 
             return attend
 
-        try:
+        with ExitStack() as stack:
             for module, tap in attentions.items():
-                module._attn = wrapped(module, tap)  # type: ignore[assignment]
+                _replace(stack, module, "_attn", wrapped(module, tap))
             yield
-        finally:
-            for module in attentions:
-                module.__dict__.pop("_attn", None)
 
 
 def _mixed_again(tap: Tap | None, weights: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -226,3 +243,28 @@ def _by_head(tap: Tap, heads: int) -> Tap:
 
 def _held(stack: ExitStack, handle: Any) -> None:
     stack.callback(handle.remove)
+
+
+def _in_turn(first: Tap | None, then: Tap) -> Tap:
+    """Both taps as one."""
+    if first is None:
+        return then
+
+    def tap(h: Tensor) -> Tensor | None:
+        new = first(h)
+        last = then(h if new is None else new)
+        return new if last is None else last
+
+    return tap
+
+
+def _replace(stack: ExitStack, module: nn.Module, name: str, method: Callable[..., Any]) -> None:
+    """Put a method on this one module; afterwards it has what it had, be that its class's or one put there before."""
+    own = vars(module).get(name)
+    setattr(module, name, method)
+    stack.callback(lambda: setattr(module, name, own) if own is not None else delattr(module, name))
+
+
+def _eager(module: nn.Module) -> Any:
+    """The eager attention of the library file that a module comes from; None where it is a method of the module."""
+    return getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)

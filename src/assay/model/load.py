@@ -92,7 +92,7 @@ def _tensor_digest(named: tuple[str, torch.Tensor]) -> bytes:
     name, tensor = named
     flat = tensor.detach().cpu().contiguous().flatten()
     head = f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode()
-    return digest_of([head, memoryview(flat.view(torch.uint8).numpy())]).encode()
+    return digest_of([head, flat.view(torch.uint8).numpy().data]).encode()
 
 
 _PASSING = {"_name_or_path", "transformers_version", "quantization_config", "_attn_implementation", "dtype", "torch_dtype"}

@@ -26,6 +26,7 @@ from assay.model.anatomy import module_at
 from assay.model.clock import right_padded
 from assay.model.core import NEUTRAL, Core
 from assay.model.engine import Start
+from assay.model.hooks import Tap
 from assay.model.load import cache_folder
 from assay.provenance import versions
 from assay.site import Site
@@ -184,13 +185,13 @@ class _Bench:
 
         def look(site: Site, row: int) -> Callable[[Tensor], None]:
             def tap(h: Tensor) -> None:
-                mine = (h[row, :, site.head] if isinstance(site.head, int) else h[row]).float()
+                mine = (h[row, :, site.index] if h.dim() == 4 else h[row]).float()
                 left = (mine @ self._vector(site).to(mine.device)).abs().max() / mine.norm(dim=-1).max()
                 found.append((float(left), str(site)))
 
             return tap
 
-        reads = {(site.layer, site.part): look(site, row) for row, site in enumerate(sites)}
+        reads: dict[Place, Tap] = {site.address: look(site, row) for row, site in enumerate(sites)}
         self.engine.forward(*self._tokens(*rows), program=program, reads=reads)
         deviation, where = max(found)
         return Check("an ablated projection is 0", deviation, self.limit, where)
@@ -213,7 +214,7 @@ class _Bench:
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
         from_here = self.core.program([self.long, self.short], [acted, acted])
         absolute = torch.where(mask.bool(), positions, -1).cpu()
-        place: Place = (site.layer, "resid")
+        place = site.address
         with torch.no_grad(), self.engine.hooks.tapped({place: lambda h: from_here.apply(place, h, absolute)}):
             padded = self.core.hf(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
         return self._logits("left-padded = unpadded", alone, padded[1:, pad:])

@@ -141,7 +141,7 @@ def _stream(
     """Run the rows in batches of like length, without the head, and show each site's activations to ``take``."""
     places: dict[Place, list[Site]] = {}
     for site in sites:
-        places.setdefault((site.layer, site.part), []).append(site)
+        places.setdefault(site.address, []).append(site)
     for batch in _by_length(rows, token_budget(core, memory)):
         mine = [rows[index] for index in batch]
         program = core.program(mine, [condition] * len(mine))
@@ -149,7 +149,7 @@ def _stream(
         def tap(place: Place, batch: Sequence[int] = batch) -> Callable[[Tensor], None]:
             def show(h: Tensor) -> None:
                 for site in places[place]:
-                    take(site, batch, h[:, :, site.head] if h.dim() == 4 else h)
+                    take(site, batch, h[:, :, site.index] if h.dim() == 4 else h)
 
             return show
 

@@ -13,6 +13,7 @@ from assay.act.receipt import Receipt, check
 from assay.act.rows import Row
 from assay.model.clock import right_padded
 from assay.model.core import Core
+from assay.model.hooks import Tap
 from assay.site import END, Site
 
 
@@ -64,7 +65,7 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
     bounds = {(row.name, str(site)): site.positions.resolve(row.prompt, row.spans, len(row.tokens)) for row in rows for site in wanted}
     tokens, positions = right_padded([row.tokens for row in wide])
     seen: dict[Place, Tensor] = {}
-    reads = {(site.layer, site.part): _keeper(seen, (site.layer, site.part)) for site in wanted}
+    reads: dict[Place, Tap] = {site.address: _keeper(seen, site.address) for site in wanted}
     logits = core.engine.forward(tokens, positions, program=program, reads=reads, scores=True)
     receipts = [receipt for index, receipt in program.receipts() if index < len(rows)]
     check(receipts)
@@ -74,8 +75,8 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
         sites = {}
         for site in wanted:
             start, stop = bounds[row.name, str(site)]
-            h = seen[site.layer, site.part][index, :length]
-            h = h[:, site.head] if h.dim() == 3 else h
+            h = seen[site.address][index, :length]
+            h = h[:, site.index] if h.dim() == 3 else h
             sites[str(site)] = h[start : length if stop == END else stop].clone()
         results[row.name] = RowResult(row, logits[index, :length], sites)
     return Run(results, tuple(receipts))

@@ -121,7 +121,7 @@ class Model(Core):
         """All positions of each site as safetensors shards in a folder; never more than a batch in memory."""
         return shards(self, self.rows(prompts), list(self._sites(sites)), into, flat(under), memory)
 
-    @overload
+    @overload  # a str is a sequence of str, but one prompt gives one generation
     def generate(self, prompts: Text, *, tokens: int = ..., under: Condition | None = ..., sampling: Sampling | None = ..., memory: int | None = ...) -> Generation: ...
     @overload
     def generate(self, prompts: Sequence[Text], *, tokens: int = ..., under: Condition | None = ..., sampling: Sampling | None = ..., memory: int | None = ...) -> list[Generation]: ...
@@ -162,11 +162,11 @@ class Model(Core):
 
     def under(self, *interventions: Condition) -> AbstractContextManager[Under]:
         """``with model.under(a, b):`` every run inside, and every call of ``model.hf`` itself, is under a, then b."""
-        return under(self, flat(interventions))
+        return under(self, flat([*interventions]))
 
     def chat(self, user: str, *, system: str | None = None, prefix: str = "", **spans: str) -> Prompt:
         """A chat prompt; see `Prompt.chat`."""
-        return Prompt.chat(user, system=system, prefix=prefix, **spans)
+        return Prompt.chat(user, system=system, before=(), prefix=prefix, **spans)
 
     def decode(self, tokens: Sequence[int] | Tensor) -> str:
         """Tokens as text."""

@@ -16,7 +16,7 @@ from assay.act.intervention import Intervention
 from assay.act.rows import Row
 from assay.errors import NoSuchPosition
 from assay.model.core import Core
-from assay.site import Site
+from assay.site import Positions, Site
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def cells_of(core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Inte
     return sorted(made, key=lambda cell: (cell.entry, len(rows[cell.base].tokens), cell.base, cell.condition))
 
 
-def _first(positions, row: Row) -> int:  # type: ignore[no-untyped-def]
+def _first(positions: Positions, row: Row) -> int:
     try:
         return int(positions.resolve(row.prompt, row.spans, row.total or None)[0])
     except NoSuchPosition:

@@ -84,32 +84,58 @@ def score(
     for number, options in enumerate(told):
         total[number, :, len(options) :] = -np.inf
     receipts: dict[tuple[int, int], list[Receipt]] = {}
+    head = _Head(core, total)
     for done in passes(core, rows, conditions, memory, progress):
-        index, wanted, into = [], [], []
         for place, cell in enumerate(done.cells):
-            for read in by_base[int(done.base.rows[cell.base].name)]:
-                index.append((place, read.at - done.first))
-                wanted.append(read.token)
-                into.append((read.prompt, cell.condition, read.answer))
-            prompt = by_base[int(done.base.rows[cell.base].name)][0].prompt
-            receipts.setdefault((prompt, cell.condition), []).extend(done.receipts[place])
-        found = logprobs(core, done.final, index, wanted)
-        np.add.at(total, tuple(np.array(into).T), found)
+            wanted = by_base[int(done.base.rows[cell.base].name)]
+            for read in wanted:
+                head.want(place, read.at - done.first, read.token, (read.prompt, cell.condition, read.answer))
+            receipts.setdefault((wanted[0].prompt, cell.condition), []).extend(done.receipts[place])
+        head.take(done.final)
+    head.flush()
     return Scores(total, tokens, told, receipts)
 
 
-def logprobs(core: Core, final: Tensor, index: Sequence[tuple[int, int]], tokens: Sequence[int], most: int = 1024) -> np.ndarray:
-    """Log-probabilities of ``tokens`` at ``index`` (row, column) of a final stream; the head runs there only."""
-    where = torch.tensor(index, device=final.device)
-    rows, inverse = torch.unique(where, dim=0, return_inverse=True)
-    wanted = torch.tensor(tokens, device=final.device)
-    found = torch.empty(len(tokens), dtype=torch.float64)
-    for start in range(0, len(rows), most):
-        logits = core.engine.unembed(final[rows[start : start + most, 0], rows[start : start + most, 1]]).float()
-        mine = ((inverse >= start) & (inverse < start + most)).nonzero()[:, 0]
-        local = inverse[mine] - start
-        found[mine.cpu()] = (logits[local, wanted[mine]] - torch.logsumexp(logits, dim=-1)[local]).double().cpu()
-    return found.numpy()
+class _Head:
+    """Runs the head over the vocabulary only at positions that are read, and over many of them at once: a batch of cells
+    that resumes at one block reads few, and a product with few rows costs little less than one with many."""
+
+    def __init__(self, core: Core, total: np.ndarray, most: int = 512) -> None:
+        self.core, self.total, self.most = core, total, most
+        self.index: dict[tuple[int, int], int] = {}
+        self.states: list[Tensor] = []
+        self.held = 0
+        self.wanted: list[tuple[int, int]] = []
+        self.into: list[tuple[int, int, int]] = []
+
+    def want(self, row: int, column: int, token: int, into: tuple[int, int, int]) -> None:
+        """Add the log-probability of ``token`` at ``(row, column)`` of the next final stream to ``total[into]``."""
+        place = self.index.setdefault((row, column), len(self.index))
+        self.wanted.append((self.held + place, token))
+        self.into.append(into)
+
+    def take(self, final: Tensor) -> None:
+        """Keep what is wanted of a final stream ``[row, pos, d_model]``."""
+        where = torch.tensor(list(self.index), device=final.device)
+        self.states.append(final[where[:, 0], where[:, 1]])
+        self.held += len(self.index)
+        self.index = {}
+        if self.held >= self.most:
+            self.flush()
+
+    def flush(self) -> None:
+        """Score what is kept."""
+        if not self.held:
+            return
+        states, into = torch.cat(self.states), np.array(self.into)
+        rows, tokens = torch.tensor(self.wanted, device=states.device).T
+        for start in range(0, self.held, self.most):
+            logits = self.core.engine.unembed(states[start : start + self.most]).float()
+            mine = ((rows >= start) & (rows < start + self.most)).nonzero()[:, 0]
+            local = rows[mine] - start
+            found = (logits[local, tokens[mine]] - torch.logsumexp(logits, dim=-1)[local]).double().cpu().numpy()
+            np.add.at(self.total, tuple(into[mine.cpu().numpy()].T), found)
+        self.states, self.held, self.wanted, self.into = [], 0, [], []
 
 
 def _by_prompt(answers: Answers, prompts: int) -> tuple[tuple[str, ...], ...]:
@@ -117,7 +143,7 @@ def _by_prompt(answers: Answers, prompts: int) -> tuple[tuple[str, ...], ...]:
         return ((answers,),) * prompts
     listed = list(answers)
     if all(isinstance(answer, str) for answer in listed) and listed:
-        return (tuple(listed),) * prompts  # type: ignore[arg-type]
+        return (tuple(str(answer) for answer in listed),) * prompts
     if len(listed) != prompts or not all(listed):
         raise BadData(
             "the answers do not match the prompts",

@@ -82,7 +82,7 @@ def under(core: Core, interventions: Sequence[Intervention]) -> Iterator[Under]:
     whole = tuple(interventions)
     core.inside([whole])
     places = {
-        (site.layer, site.part)
+        site.address
         for one in whole
         if not one.idle
         for wide in one.sites

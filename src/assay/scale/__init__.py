@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from assay.scale.arrays import Arrays
-from assay.scale.executor import Bench, Done, Executor, Report, Task, unit
+from assay.scale.executor import Bench, Done, Executor, Report, Task
 from assay.scale.local import LocalExecutor
+from assay.scale.unit import unit
 
 __all__ = ["Arrays", "Bench", "Done", "Executor", "LocalExecutor", "Report", "Task", "unit"]

@@ -19,10 +19,12 @@ _SUFFIX = ".safetensors"
 
 
 class Arrays:
-    """A folder of arrays. What is put twice lies there once; nothing is ever changed."""
+    """A folder of arrays. What is put twice lies there once; nothing is ever changed. ``made`` are the digests of what
+    was put through this very object."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.made: list[str] = []
 
     def put(self, **arrays: Any) -> str:
         """Keep named arrays (NumPy, or tensors on any device) in one file, and give the digest that finds them again.
@@ -36,6 +38,7 @@ class Arrays:
         path = self.path(digest)
         if not path.exists():
             _write(path, data)
+        self.made.append(digest)
         return digest
 
     def get(self, digest: str) -> dict[str, np.ndarray]:

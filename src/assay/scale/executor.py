@@ -1,27 +1,26 @@
-"""Units of work: pure data that any machine can do, at an address that says everything they depend on.
+"""What travels between an audit and whatever does its work.
 
-A unit is a registered function with JSON arguments. It gets a `Bench` (the model, the data, a store for arrays), gives a
-JSON value, and is *idempotent*: the same address gives the same result, on this machine or another. An `Executor` takes
-tasks and hands back what was done, in any order; a cluster engine is one more class with that one method.
+A `Task` is pure data at an address that covers all it depends on; `Done` is JSON, and the digests of files. An
+`Executor` is anything with `run`: it takes tasks and gives back what was done, in any order. The local one works in this
+process; a cluster engine calls `perform` on its machines, and no audit changes.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import CodeType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
 
-from assay.errors import BadData, nearest
-from assay.evidence import of_file, of_folder, of_json
+from assay.evidence import of_json
+from assay.evidence.digest import plain
 from assay.scale.arrays import Arrays
+from assay.scale.unit import is_unit, unit_called
 
 if TYPE_CHECKING:
     from assay.run.model import Model
@@ -29,7 +28,78 @@ if TYPE_CHECKING:
 Report = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
-UnitFunction = Callable[..., Any]
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
-_UNITS: dict[str, UnitFunction] = {}
+@dataclass(frozen=True)
+class Bench:
+    """What a unit works with.
+
+    Attributes:
+        model: the model that is audited.
+        data: the audit's files and folders, by name.
+        arrays: where large results go.
+        report: told how far the work is.
+    """
+
+    model: Model
+    data: Mapping[str, Path]
+    arrays: Arrays
+    report: Report
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Say what is being done: ``done`` of ``total``."""
+        self.report(text, done, total)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work to be done.
+
+    Attributes:
+        name, module: the registered unit, and the module that registers it when imported.
+        params: its arguments, JSON values.
+        model: the model's fingerprint.
+        data: digests of the audit's data, by name.
+        code: digest of the code that the unit rests on.
+    """
+
+    name: str
+    module: str
+    params: Mapping[str, Any]
+    model: str
+    data: Mapping[str, str]
+    code: str
+
+    @cached_property
+    def address(self) -> str:
+        """SHA-256 of everything that the result depends on."""
+        return of_json([self.name, self.params, self.model, self.data, self.code])
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task's result, a JSON value; ``artefacts`` are digests of the arrays that it put, by file name."""
+
+    task: Task
+    result: JsonValue
+    artefacts: Mapping[str, str]
+    seconds: float
+
+
+class Executor(Protocol):
+    """Does tasks. Whatever a unit raises, `run` raises; what was done before that has been given back."""
+
+    def run(self, tasks: Sequence[Task], report: Report) -> Iterator[Done]:
+        """Every task, done, in any order, each as soon as it is."""
+        ...
+
+
+def perform(task: Task, model: Model, data: Mapping[str, Path], folder: Path, report: Report) -> Done:
+    """Do one task on this machine. Arrays go into ``folder``. Raises what the unit raises."""
+    if not is_unit(task.name):
+        importlib.import_module(task.module)
+    _, function = unit_called(task.name)
+    arrays = Arrays(folder)
+    start = time.perf_counter()
+    result = plain(function(Bench(model, data, arrays, report), **task.params))
+    seconds = time.perf_counter() - start
+    return Done(task, result, {arrays.path(digest).name: digest for digest in arrays.made}, seconds)

@@ -1,0 +1,52 @@
+"""What was audited, and with what: the provenance that an audit's ledger opens with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.evidence import Claim, Origin, of_file, of_folder, of_json, of_text
+from assay.provenance import versions
+
+if TYPE_CHECKING:
+    from assay.run.model import Model
+
+
+def origin_of(model: Model, data: Mapping[str, str], claims: Sequence[Claim], arguments: Mapping[str, Any]) -> Origin:
+    """The provenance of a run. It names no machine, no user and no path."""
+    loaded, engine = model.loaded, model.engine
+    tested = () if model.tested is None else model.tested.checks
+    return Origin(
+        model=shown_name(model.name),
+        revision=loaded.revision or None,
+        fingerprint=model.fingerprint,
+        prompt_format={
+            "chat template": of_text(str(getattr(model.tokenizer, "chat_template", None))),
+            "BOS": getattr(model.tokenizer, "bos_token", None),
+        },
+        data=dict(data),
+        versions=versions(),
+        seeds={claim.key: seed for claim in claims if isinstance(seed := claim.params.get("seed"), int)},
+        machine={
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": engine.device.type,
+            "numbers": str(engine.dtype).removeprefix("torch."),
+        },
+        selftest={check.name: check.deviation for check in tested},
+        more={"arguments": dict(arguments), "the model's own code was allowed to run": loaded.remote_code},
+    )
+
+
+def data_digests(data: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 per file or folder. Raises `CorruptFile` for one that is not there."""
+    return {name: of_json(of_folder(path, leave_out=(".git", "__pycache__"))) if path.is_dir() else of_file(path) for name, path in data.items()}
+
+
+def shown_name(name: str) -> str:
+    """A model's name as others should see it: of a local path only the last part, which says nothing of the machine."""
+    return Path(name).name if Path(name).is_absolute() or Path(name).exists() else name

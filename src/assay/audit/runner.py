@@ -1,0 +1,217 @@
+"""Running an audit: claims into the ledger, then measures, then outcomes; and going on after a kill.
+
+What is told to the audit's generator comes from the ledger wherever it is there, so a run that goes on makes the same
+claims, finds the same answers, and starts measuring where it stopped. The order of events decides what is confirmatory.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.audit.claim import ELSEWHERE, Audited, checked, measure_called, refuse_changed
+from assay.audit.lab import Lab
+from assay.audit.origin import data_digests, origin_of
+from assay.errors import AssayError, BadData, FileError, MissingExtra, ModelMismatch, RecordError
+from assay.evidence import Audit, Body, Claim, End, Ledger, Missing, Note, Origin, Outcome, Unit
+from assay.report import write_reports
+from assay.scale import Arrays, Executor, LocalExecutor
+
+if TYPE_CHECKING:
+    from assay.audit.plan import Plan, Source
+    from assay.run.model import Model
+
+LEDGER, ARRAYS = "ledger", "arrays"
+
+
+class Watch:
+    """Told what happens in a run. Every method does nothing; override what you want to show."""
+
+    def opened(self, folder: Path, resumed: bool) -> None:
+        """The folder is good; the model is about to be loaded."""
+
+    def claimed(self, claims: Sequence[Claim]) -> None:
+        """These claims are in the ledger."""
+
+    def measuring(self, claim: Claim) -> None:
+        """The work on a claim begins."""
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """How far it is."""
+
+    def answered(self, answer: Audited) -> None:
+        """A claim has its outcome, now or from before."""
+
+
+class Session:
+    """One sitting of a run, from the opening of its ledger to the report.
+
+    ``retry`` measures claims again whose measure failed before.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, watch: Watch, retry: bool) -> None:
+        self.plan, self.folder, self.watch, self.retry = plan, folder, watch, retry
+        self.arguments = plan.bound
+        self.digests = data_digests(plan.data)
+        self.claims: list[Claim] = []
+        self.began = time.monotonic()
+
+    def run(self, source: Source, executor: Executor | None, auditor: str) -> Ledger:
+        """See `assay.audit.Plan.run`."""
+        story = self.plan.story(**self.arguments)
+        claims = checked(next(story, None), self.plan.threats)
+        with Ledger.open(self.folder / LEDGER) as ledger:
+            self._refuse_other_audit(ledger)
+            self._refuse_other_claims(ledger, claims)
+            earlier = [entry.read(Unit).seconds or 0.0 for entry in ledger.entries(Unit.kind)]
+            self.watch.opened(self.folder, resumed=bool(ledger.entries(Claim.kind)))
+            model = _loaded(source)
+            self._open(ledger, model, claims, auditor)
+            executor = executor or LocalExecutor(model, self.plan.data, self.folder / ARRAYS)
+            while True:
+                self.claims += claims
+                self.watch.claimed(claims)
+                answers = [self._answer(claim, model, ledger, executor) for claim in claims]
+                try:
+                    claims = checked(story.send(answers), self.plan.threats, before=self.claims)
+                except StopIteration:
+                    break
+                self._refuse_other_claims(ledger, claims)
+                _record(ledger, claims)
+            if not _over(ledger):
+                spent = sum(earlier) + time.monotonic() - self.began
+                ledger.record(End(seconds=round(spent, 3), units=len(ledger.entries(Unit.kind))))
+            write_reports(ledger, self.folder)
+        return Ledger.read(self.folder / LEDGER)
+
+    def _answer(self, claim: Claim, model: Model, ledger: Ledger, executor: Executor) -> Audited:
+        """What came of a claim: found in the ledger, or measured now."""
+        answer = _recorded(claim, ledger)
+        if answer is None or (self.retry and answer.missing):
+            self.watch.measuring(claim)
+            arrays = Arrays(self.folder / ARRAYS)
+            lab = Lab(model, self.plan.data, arrays, self.watch.progress, claim, self.digests, executor, ledger)
+            answer = _measured(lab)
+        self.watch.answered(answer)
+        return answer
+
+    def _open(self, ledger: Ledger, model: Model, claims: Sequence[Claim], auditor: str) -> None:
+        """Say what is asked, of what, and what is claimed: all at once in a new ledger, or the same as before."""
+        origin = origin_of(model, self.digests, claims, self.arguments)
+        recorded = [entry.read(Origin) for entry in ledger.entries(Origin.kind)]
+        if not recorded:
+            question = self.plan.question.replace("{model}", origin.model)
+            asked = Audit(
+                name=self.plan.name,
+                problem=self.plan.problem,
+                question=question,
+                threats=self.plan.threats,
+                auditor=auditor,
+                access="weights and activations",
+            )
+            notes = [Note.model_validate({"about": about, "text": text}) for about, texts in self.plan.notes.items() for text in texts]
+            _record(ledger, [asked, origin, *notes, *claims])
+            return
+        was = recorded[-1]
+        if was.fingerprint != origin.fingerprint:
+            raise ModelMismatch(
+                f"the run in {str(self.folder)!r} audits another model",
+                recorded=f"{was.model} {was.fingerprint[:16]}",
+                this_model=f"{origin.model} {origin.fingerprint[:16]}",
+                hint="go on with the model it was begun with, at the same revision, or give a folder of its own: --into",
+            )
+        if was != origin and not _over(ledger):  # other versions or another machine, which a reader should know
+            ledger.record(origin)
+
+    def _refuse_other_audit(self, ledger: Ledger) -> None:
+        """Raise `BadData` where the folder holds something else than this audit with these arguments and data."""
+        asked = [entry.read(Audit) for entry in ledger.entries(Audit.kind)]
+        origins = [entry.read(Origin) for entry in ledger.entries(Origin.kind)]
+        if not ledger.entries():
+            return
+        now: dict[str, Any] = {
+            "audit": self.plan.name,
+            "threat models": [threat.model_dump() for threat in self.plan.threats],
+            "arguments": self.arguments,
+            "data": self.digests,
+        }
+        was: dict[str, Any] = {}
+        if asked and origins:
+            was = {
+                "audit": asked[0].name,
+                "threat models": [threat.model_dump() for threat in asked[0].threats],
+                "arguments": origins[0].more.get("arguments"),
+                "data": origins[0].data,
+            }
+        for what in now:
+            if was.get(what) != now[what]:
+                raise BadData(
+                    f"the run in {str(self.folder)!r} is another audit: other {what}",
+                    recorded=f"{was.get(what)!r:.160}",
+                    now=f"{now[what]!r:.160}",
+                    hint=ELSEWHERE,
+                )
+
+    def _refuse_other_claims(self, ledger: Ledger, claims: Sequence[Claim]) -> None:
+        recorded = [entry.read(Claim) for entry in ledger.entries(Claim.kind)]
+        refuse_changed(recorded[len(self.claims) :], claims, str(self.folder))
+
+
+def _loaded(source: Source) -> Model:
+    if source is None or isinstance(source, str | Path):
+        from assay.run.model import Model
+
+        return Model.load(source)
+    return source() if callable(source) else source
+
+
+def _record(ledger: Ledger, bodies: Sequence[Body]) -> None:
+    """All of them or none."""
+    ledger.extend([(body.kind, body.entry_key, body) for body in bodies])
+
+
+def _over(ledger: Ledger) -> bool:
+    """Whether the run came to its end."""
+    return ledger.entries()[-1].kind == End.kind
+
+
+def _recorded(claim: Claim, ledger: Ledger) -> Audited | None:
+    if (entry := ledger.latest(Outcome.kind, claim.digest)) is not None:
+        return Audited(claim, entry.read(Outcome))
+    if (entry := ledger.latest(Missing.kind, claim.digest)) is not None:
+        return Audited(claim, None, entry.read(Missing).reason)
+    return None
+
+
+def _measured(lab: Lab) -> Audited:
+    """Test a claim. What fails in its measure is recorded as the reason that there is no outcome.
+
+    What is wrong with the disk or the ledger is raised: the run goes on from here when that is mended.
+    """
+    claim = lab.claim
+    try:
+        outcome = measure_called(claim.measure)(lab, **claim.params)
+        if not isinstance(outcome, Outcome) or outcome.claim != claim.digest:
+            raise BadData(
+                f"the measure {claim.measure!r} gave no outcome of its claim",
+                found=f"{outcome!r:.80}",
+                hint="return Outcome(claim=lab.claim.digest, ...)",
+            )
+        lab.ledger.record(outcome)
+    except (RecordError, FileError, MissingExtra):
+        raise
+    except Exception as error:
+        missing = Missing(claim=claim.digest, reason=_told(error))
+        lab.ledger.record(missing)
+        return Audited(claim, None, missing.reason)
+    return Audited(claim, outcome)
+
+
+def _told(error: Exception) -> str:
+    """An error in one line, with the place where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = error.what if isinstance(error, AssayError) else str(error)
+    return f"{type(error).__name__}: {' '.join(what.split())[:300]} ({Path(last.filename).name}:{last.lineno}, in {last.name})"

@@ -1,0 +1,91 @@
+"""Activation addition: the difference between two prompts, token by token.
+
+    v[t] = h[t](positive) − h[t](negative),   t = 0 … T − 1        prompt's h[t] += times · v[t]
+
+One pair says what is wanted by example, and nothing is averaged: the vector keeps its positions, and is laid over the front
+of the prompt, once, as the prompt is read. Tokens before the two prompts part (BOS) cancel exactly.
+
+Same as: ActAdd. With many pairs and one position it becomes the mean difference (`find.mean_difference`).
+
+Misleads: it carries everything in which the two prompts differ, words included; a vector longer than the prompt runs on into
+the answer (the published code refuses; the receipt shows it); a long vector over the text itself garbles it. Both prompt and
+pair should begin alike: where the tokenizer adds no BOS, as in GPT-2, the paper's does, so write it: ``"<|endoftext|>Love"``.
+
+Source: Turner et al. 2023, Activation Addition: Steering Language Models Without Optimization, §3. Its layer l is the stream
+before block l: ``L{l−1}.resid`` here, ``embed`` for 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from assay.act.rows import Row
+from assay.direction import Direction
+from assay.errors import BadData, BadSite, OneClass
+from assay.find.found import origin
+from assay.prompt import Pairs, Prompt
+from assay.registry import finder
+from assay.run.forward import forward
+from assay.run.model import Model
+from assay.site import Positions, Site
+
+Pad = Literal["space", "eos"] | int
+"""What the shorter prompt is filled up with on the right: the token of a blank (as published), of the text's end, or an id."""
+
+
+@finder()
+def pair(
+    model: Model, positive: str | Prompt, negative: str | Prompt, *, at: str | Site, pad: Pad = "space", name: str = ""
+) -> Direction:
+    """The positional vector ``[T, d]`` of positive − negative at one site, which acts at ``0:T``.
+
+    Raises `BadSite` unless ``at`` is one place without a position, `NoSuchSite`, `EmptyData`, `BadData` for padding that is
+    no single token, and `OneClass` where the two prompts are the same tokens, before anything runs; `BadVector` for NaN.
+    """
+    site = _one(model, at)
+    pairs = Pairs.of([positive], [negative])
+    rows = [model.row(prompt, word) for prompt, word in ((positive, "positive"), (negative, "negative"))]
+    T = max(len(row.tokens) for row in rows)
+    if len({row.tokens for row in rows}) == 1:
+        raise OneClass(
+            f"{str(positive)!r} and {str(negative)!r} are the same tokens",
+            found=f"{T} tokens each",
+            hint="activation addition is the difference between two different prompts",
+        )
+    filler = _filler(model.tokenizer, pad) if len({len(row.tokens) for row in rows}) > 1 else 0
+    rows = [Row(row.name, row.tokens + (filler,) * (T - len(row.tokens)), T) for row in rows]
+    site = site.at(f"0:{T}")
+    run = forward(model, rows, None, [site])
+    vector = run["positive"][site].float() - run["negative"][site].float()
+    alike = [a == b for a, b in zip(rows[0].tokens, rows[1].tokens, strict=True)].index(False)
+    vector[:alike] = 0  # the same tokens give the same activations; only rounding would be left
+    return Direction(vector, site, origin(model, pairs), name or f"{positive} − {negative}")
+
+
+def _one(model: Model, at: str | Site) -> Site:
+    site = Site.parse(at)
+    if not site.one or site.positions != Positions() or model.shape.width(site.part) is None:
+        raise BadSite(
+            f"{site} is not where an activation addition is read",
+            found="it takes one place that holds vectors, and reads every token of the pair there",
+            nearest=str(Site(site.part, 0 if site.layer is not None else None, 0 if site.head is not None else None)),
+            hint="leave the position out here; to act elsewhere than at the front: add(love, times=5, at='L5.resid @ 3:')",
+        )
+    return model.sites(site)[0]
+
+
+def _filler(tokenizer: Any, pad: Pad) -> int:
+    if isinstance(pad, int):
+        found = [pad] if 0 <= pad < len(tokenizer) else []
+    elif pad == "space":
+        found = tokenizer.encode(" ", add_special_tokens=False)
+    else:
+        found = [tokenizer.eos_token_id] if pad == "eos" and tokenizer.eos_token_id is not None else []
+    if len(found) != 1:
+        raise BadData(
+            f"pad={pad!r} is no single token of this tokenizer",
+            found=f"tokens {found}" if found else f"a vocabulary of {len(tokenizer)}",
+            nearest="'space', 'eos', or a token's id",
+            hint="give the id of the token that fills up the shorter prompt",
+        )
+    return int(found[0])
