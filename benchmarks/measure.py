@@ -69,6 +69,7 @@ class Session:
     def __init__(self, folder: Path, threads: int, logs: Path, *, busy: float, retries: int) -> None:
         self.folder, self.threads, self.logs = folder, threads, logs
         self.busy, self.retries = busy, retries
+        logs.mkdir(parents=True, exist_ok=True)
         self.workers: dict[str, Worker] = {}
         self.absent: list[str] = []
 

@@ -104,7 +104,7 @@ class Worker:
             self.process.stdin.write(json.dumps({"method": method, "job": to_json(job)}).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise Failed(f"the process has ended; see {self.log}") from error
+            raise Failed(f"the process has ended; see {self.log.parent.name}/{self.log.name}") from error
         return Reply(**self._reply(timeout))
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class Worker:
             raise Failed(f"no answer in {timeout:.0f} s")
         line = out.readline()
         if not line:
-            raise Failed(f"the process has ended; see {self.log}")
+            raise Failed(f"the process has ended; see {self.log.parent.name}/{self.log.name}")
         reply = json.loads(line)
         if "error" in reply:
             raise Failed(reply["error"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
 if not __package__:  # run as a file, whose own folder is on the path instead of the root
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(HERE.parent)
 
 from benchmarks import jobs, tables  # noqa: E402
 from benchmarks.jobs import Facts, Job  # noqa: E402
@@ -36,24 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         envs.main([])
     folder = prepare(options.model)
     made = []
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as logs:
-        session = Session(folder, options.threads, Path(logs), busy=options.busy, retries=options.retries)
-        try:
-            names = list(_start(session, options.only))
-            for title, job, only in _work(facts_of(folder), options):
-                entries, reference = entries_of(
-                    job, [name for name in names if only is None or name in only], REFERENCE, HOOKS
-                )
-                made.append(
-                    tables.Table(title, reference, session.measure(job, entries, options.rounds, expected=HOOKS))
-                )
-        finally:
-            session.close()
+    session = Session(folder, options.threads, HERE / ".logs", busy=options.busy, retries=options.retries)
+    try:
+        names = list(_start(session, options.only))
+        for title, job, only in _work(facts_of(folder), options):
+            taking = [name for name in names if only is None or name in only]
+            entries, reference = entries_of(job, taking, REFERENCE, HOOKS)
+            made.append(tables.Table(title, reference, session.measure(job, entries, options.rounds, expected=HOOKS)))
+    finally:
+        session.close()
     notes = [f"{options.threads} threads, {options.rounds} rounds", *session.absent]
     text = tables.markdown(made, session.versions, notes)
     print(text)
     if not options.quick:
-        tables.save(ROOT / "benchmarks" / "results" / options.name, text, made, session.versions, notes)
+        tables.save(HERE / "results" / options.name, text, made, session.versions, notes)
     return 0
 
 
@@ -76,7 +71,7 @@ def _options() -> argparse.ArgumentParser:
     add(
         "--model",
         type=Path,
-        default=ROOT / "benchmarks" / ".model",
+        default=HERE / ".model",
         help="the model's folder; made where it is missing",
     )
     add("--name", default="latest", help="of the files in benchmarks/results (default latest)")
@@ -86,7 +81,7 @@ def _options() -> argparse.ArgumentParser:
 def _start(session: Session, only: Sequence[str] | None) -> Iterator[str]:
     """Start the candidates that are there; say which are not."""
     for name, module in MODULES.items():
-        if name == OURS and not (ROOT / "benchmarks" / "ours.py").exists():
+        if name == OURS and not (HERE / "ours.py").exists():
             session.absent.append(f"{OURS} is left out: there is no benchmarks/ours.py")
         elif name != OURS or only is None or name in only:
             session.start(name, sys.executable, module)

@@ -23,7 +23,7 @@ Source: Li et al. 2023, Inference-Time Intervention: Eliciting Truthful Answers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ class Heads(Directions):
         alpha: the strength of `intervention` unless another is given.
     """
 
-    accuracy: dict[Site, float]
+    accuracy: Mapping[Site, float]
     alpha: float = 15.0
 
     def intervention(self, alpha: float | None = None, at: str = "last:") -> tuple[Intervention, ...]:
@@ -86,7 +86,7 @@ class Heads(Directions):
                 "heads are tuned on questions", found=repr(on), hint="give pairs that have questions and answers"
             )
         cells = [(top, alpha) for top in tops or (len(self),) for alpha in magnitudes(alphas)]
-        pushes = [tuple(self.intervention(sign * alpha)[:top] for sign in (1, -1)) for top, alpha in cells]
+        pushes = [(self.intervention(alpha)[:top], self.intervention(-alpha)[:top]) for top, alpha in cells]
         found = effects(self.model, asked, pushes, progress)
         top, alpha = cells[int(np.argmax(found))]
         choice = f"best of {len(cells)} cells: effect {max(found):.4g} with {top} heads at α {alpha:g}"

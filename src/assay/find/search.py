@@ -92,7 +92,7 @@ def steered(
     doses = magnitudes(doses)
     places = [direction.site if acting is None else direction.site.at(acting) for direction in directions]
     cells = [(direction, place, dose) for direction, place in zip(directions, places, strict=True) for dose in doses]
-    pushes = [tuple(add(direction, dose=sign * dose, at=at) for sign in (1, -1)) for direction, at, dose in cells]
+    pushes = [(add(direction, dose=dose, at=at), add(direction, dose=-dose, at=at)) for direction, at, dose in cells]
     found = effects(model, asked, pushes, progress)
     return [Cell(direction.site, score, dose) for (direction, _, dose), score in zip(cells, found, strict=True)]
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from assay.act.intervention import Intervention
+from assay.act.program import fitted, interval
+from assay.act.receipt import never
 from assay.act.rows import Row
-from assay.errors import NoSuchPosition
+from assay.errors import NeverFired, NoSuchPosition, NoSuchRow
 from assay.model.core import Core
 from assay.site import Positions, Site
 
@@ -27,7 +29,8 @@ class Cell:
         base: index of the base row.
         condition: index of the condition.
         entry: the block at which it resumes; 0 is a full pass.
-        first: the first token that differs from the base row.
+        first: the token from which it is computed anew: the first that is touched, at the latest the prompt's last,
+            where the answer's first token is read.
     """
 
     base: int
@@ -61,14 +64,36 @@ def cells_of(core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Inte
         entry = entry_of(sites, core.shape.layers)
         places = {site.positions for site in sites}
         for base, row in enumerate(rows):
-            first = min((_first(site_positions, row) for site_positions in places), default=0)
+            first = min((_first(positions, row) for positions in places), default=0)
             made.append(Cell(base, number, entry, first))
     return sorted(made, key=lambda cell: (cell.entry, len(rows[cell.base].tokens), cell.base, cell.condition))
 
 
+def refuse(core: Core, prompts: Sequence[Sequence[Row]], conditions: Sequence[Sequence[Intervention]]) -> None:
+    """Raise whatever would not act in some cell of a grid, before any is computed. ``prompts`` are each prompt's rows."""
+    known: set[Positions] = set()
+    for one in {id(one): one for condition in core.inside(conditions) for one in condition}.values():
+        if one.into is not None or isinstance(one.source, str):
+            raise NoSuchRow(
+                f"{one} names rows", found="the rows of a grid have no names", hint="into= and source= name the rows of model.run"
+            )
+        sites = fitted(one, core.shape)
+        if one.op == "freeze" or any(site.part == "logits" for site in sites):
+            raise NeverFired(
+                f"{one} touched no activation",
+                found="a grid computes no natural row beside each row, and logits only where they are read",
+                hint="freeze, and write logits, in model.run(...)",
+            )
+        for site in {site.positions: site for site in sites if site.positions not in known}.values():
+            for rows in () if one.idle else prompts:
+                if all(interval(str(one), site, row)[0] >= row.fed for row in rows):
+                    raise never(str(one), rows, "an answer's last token is read, but never goes through the model")
+            known |= set() if one.idle else {site.positions}
+
+
 def _first(positions: Positions, row: Row) -> int:
     try:
-        return int(positions.resolve(row.prompt, row.spans, row.total or None)[0])
+        return min(positions.resolve(row.prompt, row.spans, row.total or None)[0], row.prompt - 1)
     except NoSuchPosition:
         return 0  # compiling the program says so properly
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from assay.act.intervention import Intervention
 from assay.act.receipt import Receipt
 from assay.act.rows import Row
-from assay.errors import BadData
+from assay.errors import BadData, EmptyData
 from assay.model.core import Core
 from assay.model.encode import continuation, encode
 from assay.prompt import Prompt
 from assay.run.passes import passes
+from assay.run.plan import refuse
 
 Answers = str | Sequence[str] | Sequence[Sequence[str]]
 """One continuation for every prompt, several for every prompt, or several for each."""
@@ -46,7 +47,9 @@ class Scores:
 
     @property
     def difference(self) -> np.ndarray:
-        """First answer minus second, ``[prompt, condition]``."""
+        """First answer minus second, ``[prompt, condition]``. Raises `BadData` where a prompt has one answer only."""
+        if min(map(len, self.answers)) < 2:
+            raise BadData("a prompt with one answer has no difference", hint="give two answers for every prompt")
         return self.total[..., 0] - self.total[..., 1]
 
 
@@ -71,11 +74,15 @@ def score(
 
     Answers of one prompt that share all tokens but the last share a row, so two one-token answers cost one pass.
     """
-    told = _by_prompt(answers, len(prompts))
+    told = by_prompt(answers, len(prompts))
     rows, reads = _rows(core, prompts, told)
     by_base: dict[int, list[_Read]] = {}
     for read in reads:
         by_base.setdefault(read.base, []).append(read)
+    of_prompt: dict[int, list[Row]] = {}
+    for base, row in enumerate(rows):
+        of_prompt.setdefault(by_base[base][0].prompt, []).append(row)
+    refuse(core, list(of_prompt.values()), conditions)
     widest = max(len(options) for options in told)
     total = np.zeros((len(prompts), len(conditions), widest))
     tokens = np.zeros((len(prompts), widest), dtype=int)
@@ -138,13 +145,16 @@ class _Head:
         self.states, self.held, self.wanted, self.into = [], 0, [], []
 
 
-def _by_prompt(answers: Answers, prompts: int) -> tuple[tuple[str, ...], ...]:
+def by_prompt(answers: Answers, prompts: int) -> tuple[tuple[str, ...], ...]:
+    """Each prompt's answers. Raises `EmptyData` for no prompts, `BadData` where the two do not match."""
+    if not prompts:
+        raise EmptyData("there are no prompts", hint="give at least one prompt")
     if isinstance(answers, str):
         return ((answers,),) * prompts
     listed = list(answers)
     if all(isinstance(answer, str) for answer in listed) and listed:
         return (tuple(str(answer) for answer in listed),) * prompts
-    if len(listed) != prompts or not all(listed):
+    if len(listed) != prompts or not all(listed) or any(isinstance(options, str) for options in listed):
         raise BadData(
             "the answers do not match the prompts",
             found=f"{prompts} prompts, {len(listed)} lists of answers",

@@ -16,7 +16,7 @@ from assay.errors import BadData
 from assay.model.core import Core
 from assay.prompt import Prompt
 from assay.run.generate import Sampling, generate
-from assay.run.score import Answers, score
+from assay.run.score import Answers, by_prompt, score
 
 Progress = Callable[[int, int], None]
 
@@ -79,6 +79,11 @@ def sweep(
         raise BadData("a sweep without conditions", hint="give at least one; an empty tuple () is the model as it is")
     flattened = [flat(condition) for condition in conditions]
     if score_answers is not None:
+        if len({min(2, len(options)) for options in by_prompt(score_answers, len(prompts))}) > 1:
+            raise BadData(
+                "some prompts have one answer and some have several, so that a score would mean two things",
+                hint="give every prompt one answer, or every prompt at least two",
+            )
         scores = score(core, prompts, score_answers, flattened, memory, progress)
         total = scores.total
         columns: dict[str, Any] = {"score": (scores.difference if total.shape[-1] > 1 else total[..., 0]).ravel()}

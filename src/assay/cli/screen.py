@@ -1,0 +1,117 @@
+"""How a run looks while it runs, and what it says at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from assay.audit import Audited, Claim, Ledger, Watch
+from assay.cli.terminal import lines
+from assay.report import ThreatView, read_page
+from assay.report.words import count, sized, visible
+
+PLAIN_EVERY = 15.0
+"""Seconds between two lines on how far the work is, where no bar can be drawn."""
+
+STYLES = {"supported": "bold", "not supported": "", "not testable": "dim", "no outcome yet": "dim"}
+
+
+class Screen(Watch):
+    """Shows a run: a bar that comes and goes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.width = 0
+        self.said = time.monotonic()
+        self.claims: list[Claim] = []
+        self.answers = 0
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("opening the folder", total=None)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def doing(self, text: str, done: int = 0, total: int | None = None) -> None:
+        """Show what is being done now."""
+        self.bar.update(self.task, description=visible(text), completed=done, total=total)
+
+    def opened(self, folder: Path, resumed: bool) -> None:
+        """The folder is good."""
+        self.console.print(f"into {folder}" + (", where a run goes on" if resumed else ""), markup=False)
+
+    def claimed(self, claims: Sequence[Claim]) -> None:
+        """Claims are in the ledger."""
+        first = not self.claims
+        self.claims += claims
+        self.width = max(len(claim.key) for claim in self.claims)
+        told = "recorded before the first forward pass" if first else "made after an outcome: exploratory"
+        self.console.print(f"{count(len(claims), 'claim')} {told}", markup=False)
+
+    def measuring(self, claim: Claim) -> None:
+        """The work on a claim begins."""
+        self.bar.reset(self.task)
+        self.said = time.monotonic()
+        self.doing(self._now())
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """How far it is."""
+        now = time.monotonic()
+        if self.console.is_terminal:
+            self.doing(f"{self._now()}: {text}", done, total)
+        elif now - self.said > PLAIN_EVERY:
+            self.said = now
+            self.console.print(f"  {self._now()}: {visible(text)}, {done} of {total}", markup=False)
+
+    def answered(self, answer: Audited) -> None:
+        """A claim has its outcome."""
+        self.answers += 1
+        told = answer.missing
+        if (effect := answer.effect) is not None:
+            value, interval = sized(effect.value, effect.low, effect.high)
+            told = f"{effect.name} {value} {effect.unit}".rstrip() + (f" ({interval})" if interval else "")
+        self.console.print(lines([(answer.claim.key, answer.verdict, told)], self.width, STYLES))
+
+    def stopped(self) -> None:
+        """Ctrl-C."""
+        self.bar.stop()
+        self.console.print(f"stopped; {count(self.answers, 'outcome')} recorded, and the same command goes on from here")
+
+    def verdicts(self, ledger: Ledger) -> None:
+        """One line per threat model, and where the report is."""
+        self.bar.stop()
+        page = read_page(ledger)
+        width = max(len(view.threat.key) for view in page.threats)
+        self.console.print()
+        self.console.print(Text(visible(page.audit.question), style="bold"))
+        self.console.print(lines([_told(view) for view in page.threats], width, STYLES))
+        self.console.print()
+        folder = ledger.path.parent
+        self.console.print(lines([("report", str(folder / "report.html"), ""), ("head", page.head, "")], 6, {}))
+
+    def _now(self) -> str:
+        return f"claim {self.answers + 1} of {len(self.claims)}, {self.claims[self.answers].key}"
+
+
+def _told(view: ThreatView) -> tuple[str, str, str]:
+    return view.threat.key, view.verdict, view.because
