@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from assay import find, verify
     from assay.act.intervention import Intervention, ablate, add, clamp, freeze, noise, patch
+    from assay.audit.plan import audit
     from assay.direction import Direction
     from assay.errors import AssayError
+    from assay.evidence import Claim
     from assay.prompt import Pair, Pairs, Prompt
     from assay.run.generate import Sampling
     from assay.run.model import Model
@@ -25,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Intervention", "ablate", "add", "clamp", "freeze", "noise", "patch"), "assay.act.intervention"),
     "AssayError": "assay.errors",
+    "Claim": "assay.evidence",
     "Direction": "assay.direction",
     "Model": "assay.run.model",
     **dict.fromkeys(("Pair", "Pairs", "Prompt"), "assay.prompt"),
@@ -32,10 +35,11 @@ _HOMES = {
     "Site": "assay.site",
     "Sites": "assay.sites",
 }
-_ROOMS = ("find", "verify")
+_ROOMS = ("audit", "find", "verify")
 
 __all__ = [
     "AssayError",
+    "Claim",
     "Direction",
     "Intervention",
     "Model",
@@ -47,6 +51,7 @@ __all__ = [
     "Sites",
     "ablate",
     "add",
+    "audit",
     "clamp",
     "find",
     "freeze",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Direction:
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        vector = torch.as_tensor(self.vector).detach().to("cpu", torch.float32).contiguous()
+        vector = torch.as_tensor(self.vector).detach().to("cpu", torch.float32, copy=True).contiguous()
         if vector.dim() not in (1, 2) or vector.numel() == 0:
             raise BadVector(
                 f"the vector of {self.name!r} has shape {tuple(vector.shape)}", hint="give [d], or [T, d] for a positional one"
@@ -87,15 +87,21 @@ class Direction:
     def cosine(self, other: Direction) -> float:
         """The cosine of the angle to another direction."""
         self._same_width(other)
-        return float((self.unit.double().flatten() @ other.unit.double().flatten()).clamp(-1, 1))
+        a, b = self.unit.double().flatten(), other.unit.double().flatten()
+        return float((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
 
     def without(self, *others: Direction) -> Direction:
-        """The part orthogonal to all of ``others``."""
+        """The part orthogonal to all of ``others``, single directions; of a positional vector, at every token."""
         for other in others:
-            self._same_width(other)
-        basis, _ = torch.linalg.qr(torch.stack([other.vector for other in others]).double().T)
+            if other.vector.shape != (self.width,):
+                raise BadVector(
+                    f"{other.name!r} cannot be taken out of {self.name!r}",
+                    found=f"shapes {tuple(other.vector.shape)} and {tuple(self.vector.shape)}",
+                    hint="take out single directions of the same width",
+                )
+        basis = orthonormal([other.unit for other in others]).double() if others else torch.zeros(0, self.width).double()
         vector = self.vector.double()
-        vector = (vector - (vector @ basis) @ basis.T).float()
+        vector = (vector - (vector @ basis.T) @ basis).float()
         return self._derive(vector, "without(" + ", ".join(other.name for other in others) + ")", *others)
 
     def __add__(self, other: Direction) -> Direction:
@@ -164,7 +170,7 @@ class Direction:
                     )
                 state = {**json.loads(metadata["direction"]), "vector": file.get_tensor("vector")}
                 direction = cls._from(state)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CorruptFile(
                 f"{str(path)!r} does not read as a direction", found=str(error), hint="the file was cut short or altered; save it again"
             ) from error
@@ -203,7 +209,15 @@ class Direction:
         )
 
     def _derive(self, vector: torch.Tensor, step: str, *others: Direction, site: Site | None = None) -> Direction:
+        models = {source.model for source in (self.provenance, *(other.provenance for other in others)) if source.model}
+        if len(models) > 1:
+            raise ModelMismatch(
+                f"{self.name!r} and {others[0].name!r} were found on different models",
+                found=", ".join(sorted(model[:16] for model in models)),
+                hint="combine directions of one model",
+            )
         made = self.provenance.then(step, *(other.provenance for other in others))
+        made = made.model_copy(update={"model": next(iter(models), "")})
         return replace(self, vector=vector, provenance=made, site=site or self.site)
 
     def _same_width(self, other: Direction) -> None:
@@ -213,3 +227,12 @@ class Direction:
                 found=f"{tuple(self.vector.shape)} and {tuple(other.vector.shape)}",
                 hint="combine directions of one width, found at sites of one kind",
             )
+
+
+def orthonormal(units: Sequence[torch.Tensor]) -> torch.Tensor:
+    """An orthonormal basis ``[k, d]`` of the span, in float64 until the end; what depends on the others to rounding is dropped."""
+    stacked = torch.stack([unit.double() for unit in units])
+    if len(units) == 1:
+        return (stacked / stacked.norm()).float()
+    _, singular, basis = torch.linalg.svd(stacked, full_matrices=False)
+    return basis[singular > singular[0] * 1e-6].float()

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from assay.errors import BadData, EmptyData, LeakedData
+from assay.errors import BadData, BadSite, EmptyData, LeakedData
+from assay.site import Positions
 
 Role = Literal["system", "user", "assistant"]
 
@@ -40,6 +41,8 @@ class Prompt:
     tokens: tuple[int, ...] | None = None
 
     def __init__(self, template: str, /, **spans: str) -> None:
+        if not isinstance(template, str):
+            raise BadData(f"a prompt is text, not {template!r}", hint="for token ids use Prompt.tokenized([...])")
         text, marks = _fill(template, spans) if spans else (template, ())
         self._set(text, marks, None, "")
 
@@ -82,8 +85,15 @@ class Prompt:
 
 
 def _fill(template: str, spans: dict[str, str]) -> tuple[str, tuple[tuple[str, int, int], ...]]:
-    text, marks = "", []
-    for literal, name, spec, conversion in string.Formatter().parse(template):
+    text = ""
+    marks: list[tuple[str, int, int]] = []
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise BadData(
+            f"the prompt {template!r} does not read", found=str(error), hint="write a literal brace twice: {{ and }}"
+        ) from error
+    for literal, name, spec, conversion in pieces:
         text += literal
         if name is None:
             continue
@@ -93,6 +103,13 @@ def _fill(template: str, spans: dict[str, str]) -> tuple[str, tuple[tuple[str, i
                 found=", ".join(spans) or "no spans",
                 hint=f'give it by name, Prompt("…", {name or "name"}="…"), or write a literal brace twice',
             )
+        twice = name in {mark[0] for mark in marks}
+        if twice or not _addressable(name):
+            raise BadData(
+                f"the prompt {template!r} cannot have a span {name!r}",
+                found="it has one already" if twice else "positions do not read that word as the name of a span",
+                hint="give each span a plain name of its own, other than all, last and response",
+            )
         marks.append((name, len(text), len(text) + len(spans[name])))
         text += spans[name]
     unused = [name for name in spans if name not in {mark[0] for mark in marks}]
@@ -101,6 +118,13 @@ def _fill(template: str, spans: dict[str, str]) -> tuple[str, tuple[tuple[str, i
             f"the prompt {template!r} has no place for {', '.join(unused)}", hint="write {" + unused[0] + "} where it belongs"
         )
     return text, tuple(marks)
+
+
+def _addressable(name: str) -> bool:
+    try:
+        return Positions.parse(name) == Positions(span=name)
+    except BadSite:
+        return False
 
 
 @dataclass(frozen=True)
@@ -174,12 +198,13 @@ class Pairs(Sequence[Pair]):
         path = Path(path)
         try:
             if path.suffix == ".csv":
-                with path.open(encoding="utf-8", newline="") as file:
+                with path.open(encoding="utf-8-sig", newline="") as file:
                     rows: list[dict[str, Any]] = list(csv.DictReader(file))
             elif path.suffix == ".json":
-                rows = json.loads(path.read_text(encoding="utf-8"))
+                rows = json.loads(path.read_text(encoding="utf-8-sig"))
             else:
-                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+                lines = path.read_text(encoding="utf-8-sig").split("\n")  # other line ends may stand inside a text
+                rows = [_line(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise BadData(
                 f"{str(path)!r} does not read", found=str(error), hint="give .jsonl, .csv or .json in UTF-8"
@@ -279,11 +304,21 @@ def _tied(items: Sequence[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
+def _line(text: str, number: int, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadData(
+            f"{path.name}, line {number} is no JSON", found=f"{text[:60]!r}: {error.msg}", hint="give one JSON object a line"
+        ) from error
+
+
 def _pair(row: Any, where: str) -> Pair:
     if not isinstance(row, dict):
         raise BadData(f"{where} is no object", found=repr(row)[:80], hint="each item is an object with positive and negative")
     if "answer_matching_behavior" in row and "question" in row:
-        return _ab(row["question"], row["answer_matching_behavior"], row.get("answer_not_matching_behavior", ""))
+        item = [str(row.get(name) or "") for name in ("question", "answer_matching_behavior", "answer_not_matching_behavior")]
+        return _ab(item[0], item[1], item[2])
     missing = [name for name in ("positive", "negative") if not isinstance(row.get(name), str) or not row[name]]
     if missing:
         raise BadData(
@@ -301,8 +336,7 @@ def _pair(row: Any, where: str) -> Pair:
         Prompt(row["negative"]),
         Prompt(row["question"]) if row.get("question") else None,
         (answers[0], answers[1]) if answers else None,
-        str(row.get("cluster") or ""),
-        str(row.get("topic") or ""),
+        *("" if row.get(name) is None else str(row[name]) for name in ("cluster", "topic")),
     )
 
 

@@ -1,4 +1,5 @@
-"""Methods by name. `finder` writes down how a method was called; `lookup` and `fit_of` give the method back from that record.
+"""Methods by name. `finder` writes down how a method was called; `lookup` and `fit_of` give the method back from that
+record.
 
 A control that refits a direction on shuffled labels needs to know which method made it, and nothing else: the record
 travels in the direction's provenance, and its arguments are those that make this very direction again::
@@ -37,7 +38,8 @@ class Finder(Protocol[P, R_co]):
 
     Attributes:
         method: its name in provenance, such as ``find.pca``; of a method outside this package ``module.function``.
-        fit: its formula alone, from activations ``[pair, d]`` of both sides to something with a ``vector``, where it has one.
+        fit: its formula alone, from activations ``[pair, d]`` of both sides to something with a ``vector``, where it
+        has one.
     """
 
     method: str
@@ -50,8 +52,8 @@ def finder(fit: Callable[..., Any] | None = None) -> Callable[[Callable[P, R]], 
     """Make a function a finder: its result, a frozen dataclass with a ``provenance``, is given back with the method's
     name, the arguments of the call as JSON values, the seed and the versions filled in.
 
-    What it was found on (model, data, prompts used) only the function knows; it fills that in itself. The argument
-    ``model`` and data sets are no part of the arguments: provenance has their fingerprint and digest.
+    What it was found on (model, data, prompts used) only the function knows; it fills that in itself. ``model`` and
+    data sets are no part of the arguments, as provenance has their digests; nor is ``name``, which changes nothing.
     """
 
     def decorate(function: Callable[P, R]) -> Finder[P, R]:
@@ -62,8 +64,8 @@ def finder(fit: Callable[..., Any] | None = None) -> Callable[[Callable[P, R]], 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            told = {name: _told(value) for name, value in bound.arguments.items()}
-            told = {name: value for name, value in told.items() if name != "model" and not isinstance(value, Pairs)}
+            given = {name: value for name, value in bound.arguments.items() if name not in ("model", "name")}
+            told = {name: _told(value) for name, value in given.items() if not isinstance(value, Pairs)}
             result: Any = function(*args, **kwargs)
             record = {"method": method, "arguments": jsonable(told), "seed": told.get("seed"), "versions": versions()}
             return cast(R, replace(result, provenance=result.provenance.model_copy(update=record)))

@@ -158,14 +158,26 @@ class Site:
     head: int | Span | None = None
     positions: Positions = Positions()
 
+    def __post_init__(self) -> None:
+        whole = self.part in PARTS and (self.layer is None) == (self.part in _LAYERLESS)
+        whole = whole and (self.head is None) == (not self.part.startswith("head."))
+        if not whole or any(isinstance(index, int) and index < 0 for index in (self.layer, self.head)):
+            raise BadSite(
+                f"a site cannot be made of part {self.part!r}, layer {self.layer} and head {self.head}",
+                nearest=nearest(self.part, PARTS),
+                hint="embed and logits have no layer, every other part has one, and head.z and head.pattern have a head too",
+            )
+
     @classmethod
     def parse(cls, text: str | Site) -> Site:
         """Read ``L<layer>.<part> @ <positions>``; without ``@`` every position. Raises `BadSite`."""
         if isinstance(text, Site):
             return text
-        place, _, where = text.partition("@")
+        if not isinstance(text, str):
+            raise BadSite(f"{text!r} is no site", hint="a site is text, as in L12.resid @ last, or a Site")
+        place, at, where = text.partition("@")
         place = place.strip()
-        positions = Positions.parse(where) if where.strip() else Positions()
+        positions = Positions.parse(where) if at else Positions()
         if place in _LAYERLESS:
             return cls(place, positions=positions)
         found = _PLACE.match(place)

@@ -56,7 +56,7 @@ class Shape:
             return (None,)
         if isinstance(wanted, Span):
             found = wanted.indices(length)
-            if len(found) and (wanted.stop is None or wanted.stop <= length):
+            if len(found) and all(end is None or -length <= end <= length for end in (wanted.start, wanted.stop)):
                 return found
         elif 0 <= wanted < length:
             return (wanted,)

@@ -27,7 +27,7 @@ from typing import Any, Literal, Union
 import torch
 
 from assay.direction import Direction
-from assay.errors import BadDose, BadSite, BadVector
+from assay.errors import BadDose, BadSite, BadVector, NoSuchRow
 from assay.site import Site, Span
 
 Operation = Literal["add", "ablate", "clamp", "patch", "noise", "freeze"]
@@ -176,13 +176,15 @@ def ablate(
     """
     if not directions:
         raise BadVector("ablate() got no direction", hint="give one direction, or several for a subspace")
-    if at == "everywhere":
-        found = tuple(_directed(direction, EVERYWHERE)[0] for direction in directions)
-        return Intervention("ablate", EVERYWHERE, found, into=_rows(into))
-    pairs = [_directed(direction, at) for direction in directions]
-    if any(direction.vector.dim() != 1 for direction, _ in pairs):
-        raise BadVector("ablate() takes single vectors, not positional ones", hint="give vectors of shape [d]")
-    return Intervention("ablate", pairs[0][1], tuple(direction for direction, _ in pairs), into=_rows(into))
+    pairs = [_directed(direction, EVERYWHERE if at == "everywhere" else at) for direction in directions]
+    found, sites = tuple(_single(direction, "ablate") for direction, _ in pairs), pairs[0][1]
+    if any(other != sites for _, other in pairs):
+        raise BadSite(
+            "ablate() got directions of several sites",
+            found=", ".join(str(direction.site) for direction in found),
+            hint="say where the subspace is removed: ablate(a, b, at=…)",
+        )
+    return Intervention("ablate", sites, found, into=_rows(into))
 
 
 def clamp(
@@ -190,13 +192,15 @@ def clamp(
 ) -> Intervention:
     """Set the coordinate along a direction (made unit) to ``value``, in the activation's own units."""
     found, sites = _directed(direction, at)
-    return Intervention("clamp", sites, (found,), value=_finite(value), into=_rows(into))
+    if value is None:
+        raise BadDose("clamp() got no value", hint="give the coordinate to set, in the activation's own units")
+    return Intervention("clamp", sites, (_single(found, "clamp"),), value=_finite(value), into=_rows(into))
 
 
 def patch(at: Place, *, source: str | torch.Tensor, into: str | Sequence[str] | None = None) -> Intervention:
     """Copy a site's values from the row ``source`` of the same run, or from a tensor ``[n, d]`` of n positions."""
     if isinstance(source, torch.Tensor):
-        source = source.detach().to("cpu", torch.float32)
+        source = source.detach().to("cpu", torch.float32, copy=True)
         source = source[None] if source.dim() == 1 else source
     return Intervention("patch", _sites(at), source=source, into=_rows(into))
 
@@ -206,6 +210,8 @@ def noise(at: Place, *, dose: float, seed: int = 0, into: str | Sequence[str] | 
 
     The draw depends on seed, site and prompt only: rows with one prompt get the same noise, other prompts another.
     """
+    if dose is None:
+        raise BadDose("noise() got no dose", hint="give it in standard deviations of the site, as in dose=3")
     return Intervention("noise", _sites(at), dose=_finite(dose), seed=seed, into=_rows(into))
 
 
@@ -232,7 +238,19 @@ def _directed(direction: Direction | torch.Tensor, at: Place | None) -> tuple[Di
     return Direction(direction, sites[0], name="tensor"), sites
 
 
+def _single(direction: Direction, op: str) -> Direction:
+    if direction.vector.dim() != 1:
+        raise BadVector(
+            f"{op}() takes single vectors, not positional ones",
+            found=f"{direction.name!r} of shape {tuple(direction.vector.shape)}",
+            hint="give vectors of shape [d]",
+        )
+    return direction
+
+
 def _rows(into: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if into is not None and not into:
+        raise NoSuchRow(f"into={into!r} names no row", hint="leave into out for every row, or name at least one")
     return None if into is None else (into,) if isinstance(into, str) else tuple(into)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from assay.act.intervention import Intervention
 from assay.act.receipt import Receipt, never, overlap
 from assay.act.rows import Row, numbered
+from assay.direction import orthonormal
 from assay.errors import BadSite, BadVector, NeverFired, NoSuchPosition
 from assay.site import END, Site
 from assay.sites import Shape
@@ -293,7 +294,7 @@ class _Prepared:
         """What the operation acts along, ``[k, d]``; a positional vector has no one axis."""
         if not self.of.directions or any(direction.vector.dim() != 1 for direction in self.of.directions):
             return None
-        return _orthonormal([direction.unit for direction in self.of.directions])
+        return orthonormal([direction.unit for direction in self.of.directions])
 
     def added(self, site: Site) -> Tensor:
         """The vector that `add` adds at a site."""
@@ -396,15 +397,6 @@ def _copying(ready: _Prepared, site: Site, item: Item, rows: Sequence[Row]) -> I
     item.stop = min(item.stop, target.total)
     item.source_start = start
     return item
-
-
-def _orthonormal(units: Sequence[Tensor]) -> Tensor:
-    """An orthonormal basis ``[k, d]`` of the span, in float64 until the end; dependent vectors are dropped."""
-    stacked = torch.stack([unit.double() for unit in units])
-    if len(units) == 1:
-        return (stacked / stacked.norm()).float()
-    _, singular, basis = torch.linalg.svd(stacked, full_matrices=False)
-    return basis[singular > singular[0] * 1e-10].float()
 
 
 def _stacked(vectors: Sequence[Tensor], device: torch.device | str) -> Tensor | None:

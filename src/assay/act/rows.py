@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from assay.errors import NoSuchRow, nearest
+from assay.errors import NoSuchPosition, NoSuchRow, nearest
+from assay.site import Site
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class Row:
     def fed(self) -> int:
         """How many tokens can go through the model: of an answer, all but the last."""
         return len(self.tokens) + max(0, self.room - 1)
+
+    def bounds(self, site: Site) -> tuple[int, int]:
+        """The half-open interval of its own tokens that a site names. Raises `NoSuchPosition` where that is empty."""
+        start, stop = site.positions.resolve(self.prompt, self.spans, len(self.tokens))
+        if start >= len(self.tokens):
+            raise NoSuchPosition(
+                f"{site} names no token of the row {self.name!r}",
+                found=f"{len(self.tokens)} tokens, of which {self.prompt} are the prompt",
+                hint="name positions that the row has: @ all, @ last, @ 2:6",
+            )
+        return start, min(stop, len(self.tokens))
 
     @property
     def digest(self) -> str:

@@ -69,7 +69,8 @@ def measure_called(name: str) -> Callable[..., Outcome]:
 
 def checked(claims: object, threats: Sequence[Threat], before: Sequence[Claim] = ()) -> list[Claim]:
     """The claims that an audit yielded, or `BadData`: no claims, a threat model or measure that is not there, parameters
-    that the measure does not take, a key that is taken."""
+    that the measure does not take, a key that is taken.
+    """
     if not isinstance(claims, list | tuple) or not claims or not all(isinstance(claim, Claim) for claim in claims):
         raise BadData(
             "an audit yields lists of claims, with at least one in each",
@@ -88,7 +89,9 @@ def checked(claims: object, threats: Sequence[Threat], before: Sequence[Claim] =
             )
         if claim.key in taken:
             raise BadData(f"two claims are called {claim.key!r}", hint="a claim's key is its own within an audit")
-        check_arguments(measure_called(claim.measure), claim.params, f"the measure {claim.measure!r} of claim {claim.key!r}")
+        check_arguments(
+            measure_called(claim.measure), claim.params, f"the measure {claim.measure!r} of claim {claim.key!r}"
+        )
         taken.add(claim.key)
     return list(claims)
 

@@ -47,7 +47,10 @@ class Lab(Bench):
         for params in over:
             check_arguments(function, dict(params), f"the unit {name!r}")
         code = code_digest(function)
-        tasks = [Task(name, function.__module__, _json(params), self.model.fingerprint, self.digests, code) for params in over]
+        tasks = [
+            Task(name, function.__module__, _json(params), self.model.fingerprint, self.digests, code)
+            for params in over
+        ]
         found = {task.address: self._recorded(task) for task in tasks}
         waiting = {task.address: task for task in tasks if found[task.address] is None}
         for place, done in enumerate(self.executor.run(list(waiting.values()), self.report), start=1):

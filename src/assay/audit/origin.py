@@ -44,7 +44,10 @@ def origin_of(model: Model, data: Mapping[str, str], claims: Sequence[Claim], ar
 
 def data_digests(data: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 per file or folder. Raises `CorruptFile` for one that is not there."""
-    return {name: of_json(of_folder(path, leave_out=(".git", "__pycache__"))) if path.is_dir() else of_file(path) for name, path in data.items()}
+    return {
+        name: of_json(of_folder(path, leave_out=(".git", "__pycache__"))) if path.is_dir() else of_file(path)
+        for name, path in data.items()
+    }
 
 
 def shown_name(name: str) -> str:

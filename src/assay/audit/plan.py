@@ -69,7 +69,8 @@ class Plan:
         missing = [name for name, value in given.items() if value is inspect.Parameter.empty]
         if missing:
             raise BadData(
-                f"the audit {self.name!r} needs {', '.join(missing)}", hint=f"give it: {self.name}({missing[0]}=...), or --set {missing[0]}=..."
+                f"the audit {self.name!r} needs {', '.join(missing)}",
+                hint=f"give it: {self.name}({missing[0]}=...), or --set {missing[0]}=...",
             )
         return cast(dict[str, Any], plain(given))
 
@@ -145,7 +146,11 @@ def audit(
 
 def audit_names() -> list[str]:
     """The audits that come with Assay."""
-    return sorted(module.name for module in pkgutil.iter_modules(problems.__path__) if not module.ispkg)
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(problems.__path__)
+        if not module.name.startswith("_") and not module.ispkg
+    )
 
 
 def audit_called(name: str) -> Plan:

@@ -112,7 +112,11 @@ class Session:
                 auditor=auditor,
                 access="weights and activations",
             )
-            notes = [Note.model_validate({"about": about, "text": text}) for about, texts in self.plan.notes.items() for text in texts]
+            notes = [
+                Note.model_validate({"about": about, "text": text})
+                for about, texts in self.plan.notes.items()
+                for text in texts
+            ]
             _record(ledger, [asked, origin, *notes, *claims])
             return
         was = recorded[-1]

@@ -3,58 +3,75 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
-from assay.cli.terminal import err, grid, out
+from assay.cli.terminal import out
 from assay.errors import BadData
 
 if TYPE_CHECKING:
-    from assay.audit import Audited, Claim, Ledger
     from assay.run.model import Model
-
-PLAIN_EVERY = 15.0
-"""Seconds between two lines on how far the work is, where no bar can be drawn."""
 
 
 def audit(
-    name: Annotated[str, typer.Argument(metavar="AUDIT", help="An audit that comes with Assay, such as deception, or a file: my_audit.py[:function].")],
-    model: Annotated[str | None, typer.Option(help="org/name, a folder or a .gguf file; SmolLM2-135M-Instruct unless given.")] = None,
-    into: Annotated[Path | None, typer.Option(help="The run's folder; runs/AUDIT unless given. A run that is there goes on where it was.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own code run; it is recorded.")] = False,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An argument of the audit; may be given again.")] = None,
-    auditor: Annotated[str, typer.Option(help="Who asks, for the report.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="AUDIT", help="One that comes with Assay, such as deception; or a file, my_audit.py[:function]."
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="org/name, a folder or a .gguf file; SmolLM2-135M-Instruct unless given.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="The run's folder; runs/AUDIT unless given. A run that is there goes on.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An argument of the audit. May be repeated.")
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")] = False,
+    auditor: Annotated[str, typer.Option(help="Who asks, for the report.")] = "",
+    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own code run. It is recorded.")
+    ] = False,
 ) -> None:
-    """Audit a model for one problem class, and leave a report that can be checked.
+    """Audit a model for one problem class, and leave a report.
 
     Claims are hashed into the ledger before the first forward pass. Stopped or killed, the same command goes on.
     """
     from assay.audit import audit_called
+    from assay.cli.screen import Screen
 
-    plan = audit_called(name)(**_settings(settings or []))
-    folder = into or Path("runs") / plan.name
-    with _Screen(out()) as screen:
+    plan = audit_called(name)(**read_settings(settings or []))
+    with Screen(out()) as screen:
 
         def load() -> Model:
+            screen.doing(f"loading {model or 'the default model'}")
             from assay.run.model import Model
 
-            screen.say(f"loading {model or 'the default model'}")
-            loaded = Model.load(model, revision=revision, trust_remote_code=trust_remote_code)
-            screen.say("")
-            return loaded
+            return Model.load(model, revision=revision, trust_remote_code=trust_remote_code)
 
         try:
-            with plan.run(load, into=folder, auditor=auditor, watch=screen.watch, retry=retry) as ledger:
-                ...
+            ledger = plan.run(load, into=into or Path("runs") / plan.name, auditor=auditor, watch=screen, retry=retry)
         except KeyboardInterrupt:
+            screen.stopped()
             raise typer.Exit(130) from None
+        with ledger:
+            screen.verdicts(ledger)
+
+
+def read_settings(texts: list[str]) -> dict[str, Any]:
+    """``name=value``, the value as JSON where it reads as JSON, else as text. Raises `BadData`."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise BadData(f"--set {text!r} sets nothing", hint="write --set name=value: --set draws=64")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -14,8 +14,8 @@ from rich.table import Column
 from rich.text import Text
 
 from assay.audit import Audited, Claim, Ledger, Watch
-from assay.cli.terminal import lines
-from assay.report import ThreatView, read_page
+from assay.cli.terminal import show_rows
+from assay.report import read_page
 from assay.report.words import count, sized, visible
 
 PLAIN_EVERY = 15.0
@@ -29,13 +29,14 @@ class Screen(Watch):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.width = 0
         self.said = time.monotonic()
         self.claims: list[Claim] = []
         self.answers = 0
         self.bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -58,15 +59,14 @@ class Screen(Watch):
 
     def opened(self, folder: Path, resumed: bool) -> None:
         """The folder is good."""
-        self.console.print(f"into {folder}" + (", where a run goes on" if resumed else ""), markup=False)
+        self.console.print(f"into {folder}" + (", where a run goes on" if resumed else ""))
 
     def claimed(self, claims: Sequence[Claim]) -> None:
         """Claims are in the ledger."""
         first = not self.claims
         self.claims += claims
-        self.width = max(len(claim.key) for claim in self.claims)
         told = "recorded before the first forward pass" if first else "made after an outcome: exploratory"
-        self.console.print(f"{count(len(claims), 'claim')} {told}", markup=False)
+        self.console.print(f"{count(len(claims), 'claim')} {told}")
 
     def measuring(self, claim: Claim) -> None:
         """The work on a claim begins."""
@@ -81,7 +81,7 @@ class Screen(Watch):
             self.doing(f"{self._now()}: {text}", done, total)
         elif now - self.said > PLAIN_EVERY:
             self.said = now
-            self.console.print(f"  {self._now()}: {visible(text)}, {done} of {total}", markup=False)
+            self.console.print(f"  {self._now()}: {visible(text)}, {done} of {total}")
 
     def answered(self, answer: Audited) -> None:
         """A claim has its outcome."""
@@ -89,29 +89,35 @@ class Screen(Watch):
         told = answer.missing
         if (effect := answer.effect) is not None:
             value, interval = sized(effect.value, effect.low, effect.high)
-            told = f"{effect.name} {value} {effect.unit}".rstrip() + (f" ({interval})" if interval else "")
-        self.console.print(lines([(answer.claim.key, answer.verdict, told)], self.width, STYLES))
+            told = " ".join(filter(None, [effect.name, value, effect.unit, interval and f"({interval})"]))
+        self._show([(answer.claim.key, answer.verdict, told)], [claim.key for claim in self.claims])
 
     def stopped(self) -> None:
         """Ctrl-C."""
         self.bar.stop()
-        self.console.print(f"stopped; {count(self.answers, 'outcome')} recorded, and the same command goes on from here")
+        self.console.print(
+            f"stopped; {count(self.answers, 'outcome')} recorded, and the same command goes on from here"
+        )
 
     def verdicts(self, ledger: Ledger) -> None:
         """One line per threat model, and where the report is."""
         self.bar.stop()
         page = read_page(ledger)
-        width = max(len(view.threat.key) for view in page.threats)
-        self.console.print()
-        self.console.print(Text(visible(page.audit.question), style="bold"))
-        self.console.print(lines([_told(view) for view in page.threats], width, STYLES))
+        self.console.print(Text(f"\n{visible(page.audit.question)}", style="bold"))
+        self._show(
+            [(view.threat.key, view.verdict, view.because) for view in page.threats],
+            [view.threat.key for view in page.threats],
+        )
         self.console.print()
         folder = ledger.path.parent
-        self.console.print(lines([("report", str(folder / "report.html"), ""), ("head", page.head, "")], 6, {}))
+        show_rows(
+            self.console,
+            [("report", f"{folder / 'report.html'}"), ("check", f"assay check {folder} --head {page.head}")],
+        )
+
+    def _show(self, rows: Sequence[tuple[str, str, str]], keys: Sequence[str]) -> None:
+        widths = max(map(len, keys)), max(map(len, STYLES))
+        show_rows(self.console, [tuple(map(visible, row)) for row in rows], styles=STYLES, widths=widths, indent=2)
 
     def _now(self) -> str:
         return f"claim {self.answers + 1} of {len(self.claims)}, {self.claims[self.answers].key}"
-
-
-def _told(view: ThreatView) -> tuple[str, str, str]:
-    return view.threat.key, view.verdict, view.because

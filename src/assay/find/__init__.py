@@ -8,7 +8,7 @@
 `heads`             ITI, a few heads chosen by their probes         Li et al. 2023
 ==================  ==============================================  ==========================================
 
-``pair`` gives a `Direction`, ``heads`` gives `Heads`, the others `Found`: a direction per site, ``.best(on=…)`` among them.
+``pair`` gives a `Direction`, ``heads`` gives `Heads`, the others `Found`: a direction per site, and ``best`` of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from assay.act.intervention import Place
-from assay.act.rows import Row
 from assay.errors import BadData, BadSite, BadVector, OneClass
 from assay.prompt import Pairs
 from assay.run.capture import Captured, capture
@@ -20,7 +19,7 @@ from assay.sites import Sites
 
 @dataclass(frozen=True)
 class Contrast:
-    """Activations of both sides of pairs: ``contrast[site]`` is ``(positive, negative)``, ``[pair, d]`` each, float64."""
+    """Activations of both sides of pairs: ``contrast[site]`` is positive and negative, ``[pair, d]`` in float64."""
 
     captured: Captured
     plus: Sequence[int]
@@ -54,14 +53,14 @@ def reading(model: Model, at: Place) -> Sites:
 def contrast(model: Model, pairs: Pairs, sites: Sites) -> Contrast:
     """The activations of both sides at all sites; each distinct prompt runs once, all of them in one streamed pass.
 
-    Raises, before anything runs, `EmptyData` for prompts of no tokens, `NoSuchPosition`, and `OneClass` where both sides
-    of every pair have read the same tokens; afterwards `BadVector` for activations that are not finite.
+    Raises, before anything runs, `EmptyData` for prompts of no tokens, `NoSuchPosition`, and `OneClass` where both
+    sides of every pair have read the same tokens; afterwards `BadVector` for activations that are not finite.
     """
     prompts = list(dict.fromkeys(side for pair in pairs for side in (pair.positive, pair.negative)))
     rows, home = model.rows(prompts), {prompt: index for index, prompt in enumerate(prompts)}
     plus, minus = [home[pair.positive] for pair in pairs], [home[pair.negative] for pair in pairs]
-    for positions in dict.fromkeys(site.positions for site in sites):
-        seen = [_seen(row, positions) for row in rows]
+    for positions, site in {site.positions: site for site in sites}.items():
+        seen = [row.tokens[: row.bounds(site)[0] + 1] for row in rows]  # all that an activation there depends on
         if all(seen[a] == seen[b] for a, b in zip(plus, minus, strict=True)):
             raise OneClass(
                 f"@ {positions} both sides of every pair have read the same tokens",
@@ -74,7 +73,8 @@ def contrast(model: Model, pairs: Pairs, sites: Sites) -> Contrast:
         if not finite.all():
             raise BadVector(
                 f"activations at {site} are not finite",
-                found=f"{int((~finite).sum())} of {len(prompts)} prompts; first {prompts[int((~finite).nonzero()[0])].text[:60]!r}",
+                found=f"{int((~finite).sum())} of {len(prompts)} prompts, "
+                f"the first {prompts[int(finite.int().argmin())].text[:60]!r}",
                 hint="find out where the NaN comes from; half precision overflows first at large residual norms",
             )
     return Contrast(captured, plus, minus)
@@ -85,8 +85,3 @@ def _placed(site: str | Site) -> Site:
     unsaid = found.positions == Positions() and not (isinstance(site, str) and "@" in site)
     return found.at("last") if unsaid else found
 
-
-def _seen(row: Row, positions: Positions) -> tuple[int, ...]:
-    """All that an activation there depends on: the tokens up to that position."""
-    start, _ = positions.resolve(row.prompt, row.spans, len(row.tokens))
-    return row.tokens[: start + 1]

@@ -23,7 +23,7 @@ probability of several refusal tokens; here one continuation stands for them. It
 score first; that is left to whoever makes the pairs.
 
 Misleads: an induced score of at least 0 asks that the behaviour become likelier than not, which many true directions do
-not reach at their raw length; and the best of many candidates looks good by luck, so it is to be verified on other data.
+not reach at their raw length; and the best of many candidates looks good by luck: verify it on other data.
 
 Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction, §2.3 and appendix C.
 """
@@ -69,28 +69,39 @@ def refusal(
             raise BadSite(
                 f"{direction.site} is no place in the stream",
                 found=f"width {direction.width}, not {model.shape.d_model}",
-                hint="only a direction of the stream can be ablated everywhere: find it at resid, mid, attn.out or mlp.out",
+                hint="only a direction of the stream can be ablated everywhere: resid, mid, attn.out or mlp.out",
             )
-    early = [direction for direction in directions if entry_of([direction.site], blocks) < int(DEEPEST * blocks)]
-    late = [Cell(one.site, None, dropped=f"block ≥ {DEEPEST} L") for one in directions if one not in early]
+    early = [one for one in directions if entry_of([one.site], blocks) < int(DEEPEST * blocks)]
+    sites = {one.site for one in early}
+    away = [ablate(direction, at="everywhere") for direction in early]
+    toward = [add(direction, times=1, at=direction.site.at("all")) for direction in early]
     cells = []
     if early:
-        away = [ablate(direction, at="everywhere") for direction in early]
-        toward = [add(direction, times=1, at=direction.site.at("all")) for direction in early]
-        removed, induced = _scores(model, kept, away, progress), _scores(model, induce, toward, progress)
-        moved = drift(model, calm, away).mean(axis=0)
-        for direction, left, brought, kl in zip(early, removed, induced, moved, strict=True):
-            why = [f"KL > {MOST_KL}"] * (kl > MOST_KL) + ["not induced"] * (brought < LEAST_INDUCED)
-            cells.append(
-                Cell(direction.site, left, notes={"induced": brought, "KL": float(kl)}, dropped=", ".join(why))
-            )
-    if all(cell.dropped for cell in [*cells, *late]):
+        measured = zip(
+            _scores(model, kept, away, progress),
+            _scores(model, induce, toward, progress),
+            drift(model, calm, away).mean(axis=0).tolist(),
+            strict=True,
+        )
+        cells = [
+            Cell(one.site, left, notes={"induced": brought, "KL": kl}, dropped=_why_not(left, brought, kl))
+            for one, (left, brought, kl) in zip(early, measured, strict=True)
+        ]
+    cells += [Cell(one.site, None, dropped=f"block ≥ {DEEPEST} L") for one in directions if one.site not in sites]
+    if all(cell.dropped for cell in cells):
         raise EmptyData(
             f"the refusal filters leave none of {len(directions)} candidates",
-            found=told([*cells, *late], BY).replace("\n", "\n" + " " * 12),
+            found=told(cells, BY).replace("\n", "\n" + " " * 12),
             hint="search more layers or positions below 0.8 L, or choose without filters and say so",
         )
-    return [*cells, *late]
+    return cells
+
+
+def _why_not(ablated: float, induced: float, kl: float) -> str:
+    if not np.isfinite([ablated, induced, kl]).all():
+        return "not finite"
+    why = [f"KL > {MOST_KL}"] if kl > MOST_KL else []
+    return ", ".join([*why, "not induced"] if induced < LEAST_INDUCED else why)
 
 
 def _prompts(on: Pairs, score: Answers | None) -> tuple[Asked, Asked, Sequence[str | Prompt]]:

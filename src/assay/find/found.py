@@ -104,8 +104,8 @@ class Directions:
 class Found(Directions):
     """Directions of one method at several sites. `best` chooses one of them on data that did not find it.
 
-    Each is as long as the mean difference of the two sides is along it, so that ``times=1`` carries the mean of one side
-    to the mean of the other, whatever the method.
+    Each is as long as the mean difference of the two sides is along it, so that ``times=1`` carries the mean of one
+    side to the mean of the other, whatever the method.
     """
 
     def at(self, layer: int) -> Direction:
@@ -122,7 +122,7 @@ class Found(Directions):
         filters: Literal["refusal"] | None = None,
         progress: Progress | None = None,
     ) -> Direction:
-        """The winner of `search`. Its provenance counts the tuning pairs as used, and says of how much it is the best."""
+        """The winner of `search`. Its provenance counts the tuning pairs as used, and says of what it is the best."""
         return self.search(on, score=score, doses=doses, acting=acting, filters=filters, progress=progress).best
 
     def search(
@@ -137,10 +137,10 @@ class Found(Directions):
     ) -> Search:
         """Judge every direction on tuning pairs.
 
-        Where the pairs ask a question, by the *effect* of each direction at each dose: half the difference between the
-        scores at +dose and −dose, mean over items, where a score is log P(matching answer) − log P(other) in nats. Where
-        they ask none, by the *separation* d′ of their two sides along each direction, which says that it can be read
-        there, not that it is used. With filters, by the score under ablation; see `assay.find.filters`.
+        Where the pairs ask a question, by the *effect* of each direction at each dose: half the difference between
+        the scores at +dose and −dose, mean over items, where a score is log P(matching answer) − log P(other) in
+        nats. Where they ask none, by the *separation* d′ of their two sides along each direction, which says that it
+        can be read there, not that it is used. With filters, by the score under ablation; see `assay.find.filters`.
 
         Args:
             on: pairs that had no part in the finding.

@@ -4,19 +4,20 @@
     top K        θ = (mean z(+) − mean z(−)) / ‖·‖ over all pairs given,   σ = std of θ·z over the same
     edit         z += α σ θ   at the last prompt token and every answer token
 
-Only some heads hold what is looked for, and z is where a head says it, before W_O mixes it into the stream. Probes choose the
-heads; means give the directions (the "mass-mean shift", which the paper finds better than the probes' own weights); σ makes
-one α mean as much in a quiet head as in a loud one. Heads are query heads: under grouped-query attention each has its z.
+Only some heads hold what is looked for, and z is where a head says it, before W_O mixes it into the stream. Probes
+choose the heads; means give the directions (the "mass-mean shift", which the paper finds better than the probes' own
+weights); σ makes one α mean as much in a quiet head as in a loud one. Heads are query heads: under grouped-query
+attention each has its z.
 
 Same as: adding the constant α σ W_O[:, head] θ, summed over a layer's heads, to that layer's attention output.
 
-Differs from the published code, on purpose. σ is measured on the pairs given here and never on anything else; there it is the
-spread over a second set of activations that includes the test questions. Scoring edits every answer token; in its current
-code multiple choice edits the last token of a teacher-forced pass only, which changes no score. Heads of equal accuracy are
-ranked by the probe's loss on the same held-out pairs.
+Differs from the published code, on purpose. σ is measured on the pairs given here and never on anything else; there
+it is the spread over a second set of activations that includes the test questions. Scoring edits every answer token;
+in its current code multiple choice edits the last token of a teacher-forced pass only, which changes no score. Heads
+of equal accuracy are ranked by the probe's loss on the same held-out pairs.
 
-Misleads: with few held-out pairs the best of hundreds of heads is partly luck; the accuracy shown is that of the winner of
-a search. The edits of one layer change what later heads read, so K directions together are not K times one.
+Misleads: with few held-out pairs the best of hundreds of heads is partly luck; the accuracy shown is that of the
+winner of a search. The edits of one layer change what later heads read, so K directions together are not K times one.
 
 Source: Li et al. 2023, Inference-Time Intervention: Eliciting Truthful Answers from a Language Model, §3.
 """
@@ -61,7 +62,7 @@ class Heads(Directions):
     alpha: float = 15.0
 
     def intervention(self, alpha: float | None = None, at: str = "last:") -> tuple[Intervention, ...]:
-        """One `add` per head, α standard deviations along its direction, at the last prompt token and all that follow."""
+        """One `add` per head, α standard deviations along its direction, at the last prompt token and ever after."""
         dose = self.alpha if alpha is None else alpha
         return tuple(add(direction, dose=dose, at=direction.site.at(at)) for direction in self.directions)
 
@@ -120,14 +121,18 @@ def heads(
     """The ``top`` heads of ``at`` whose values best tell the two sides apart, with their directions and σ.
 
     Args:
+        model: where to look.
+        pairs: what for.
+        at: heads, read at ``@ last`` where no position is named.
         top: how many heads to keep, K.
         by: what ranks them; the other one breaks ties.
         validation: the share of clusters held out to rank heads. Directions and σ are from all pairs.
         C: the probes' inverse penalty; 1, on values as they are, is what the published code has.
         seed: draws the held-out clusters.
+        name: what the directions are called.
 
-    Raises `BadSite` for places that are no heads' values, `NoSuchSite` for more heads than there are, `EmptyData` for too few
-    clusters to hold any out, and what `find.mean_difference` raises.
+    Raises `BadSite` for places that are no heads' values, `NoSuchSite` for more heads than there are, `EmptyData` for
+    too few clusters to hold any out, and what `find.mean_difference` raises.
     """
     sites = reading(model, at)
     if any(site.part != "head.z" for site in sites):

@@ -2,17 +2,18 @@
 
     v[t] = h[t](positive) − h[t](negative),   t = 0 … T − 1        prompt's h[t] += times · v[t]
 
-One pair says what is wanted by example, and nothing is averaged: the vector keeps its positions, and is laid over the front
-of the prompt, once, as the prompt is read. Tokens before the two prompts part (BOS) cancel exactly.
+One pair says what is wanted by example, and nothing is averaged: the vector keeps its positions, and is laid over the
+front of the prompt, once, as the prompt is read. Tokens before the two prompts part (BOS) cancel exactly.
 
 Same as: ActAdd. With many pairs and one position it becomes the mean difference (`find.mean_difference`).
 
-Misleads: it carries everything in which the two prompts differ, words included; a vector longer than the prompt runs on into
-the answer (the published code refuses; the receipt shows it); a long vector over the text itself garbles it. Both prompt and
-pair should begin alike: where the tokenizer adds no BOS, as in GPT-2, the paper's does, so write it: ``"<|endoftext|>Love"``.
+Misleads: it carries everything in which the two prompts differ, words included; a vector longer than the prompt runs
+on into the answer (the published code refuses; the receipt shows it); a long vector over the text itself garbles it.
+Both prompt and pair should begin alike: where the tokenizer adds no BOS, as in GPT-2, the paper's does, so write it:
+``"<|endoftext|>Love"``.
 
-Source: Turner et al. 2023, Activation Addition: Steering Language Models Without Optimization, §3. Its layer l is the stream
-before block l: ``L{l−1}.resid`` here, ``embed`` for 0.
+Source: Turner et al. 2023, Activation Addition: Steering Language Models Without Optimization, §3. Its layer l is the
+stream before block l: ``L{l−1}.resid`` here, ``embed`` for 0.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from assay.run.model import Model
 from assay.site import Positions, Site
 
 Pad = Literal["space", "eos"] | int
-"""What the shorter prompt is filled up with on the right: the token of a blank (as published), of the text's end, or an id."""
+"""What fills up the shorter prompt on the right: the token of a blank (as published), of the text's end, or an id."""
 
 
 @finder()
@@ -39,8 +40,9 @@ def pair(
 ) -> Direction:
     """The positional vector ``[T, d]`` of positive − negative at one site, which acts at ``0:T``.
 
-    Raises `BadSite` unless ``at`` is one place without a position, `NoSuchSite`, `EmptyData`, `BadData` for padding that is
-    no single token, and `OneClass` where the two prompts are the same tokens, before anything runs; `BadVector` for NaN.
+    Raises `BadSite` unless ``at`` is one place without a position, `NoSuchSite`, `EmptyData`, `BadData` for padding
+    that is no single token, and `OneClass` where the two prompts are the same tokens, before anything runs;
+    `BadVector` for NaN.
     """
     site = _one(model, at)
     pairs = Pairs.of([positive], [negative])
@@ -69,7 +71,7 @@ def _one(model: Model, at: str | Site) -> Site:
             f"{site} is not where an activation addition is read",
             found="it takes one place that holds vectors, and reads every token of the pair there",
             nearest=str(Site(site.part, 0 if site.layer is not None else None, 0 if site.head is not None else None)),
-            hint="leave the position out here; to act elsewhere than at the front: add(love, times=5, at='L5.resid @ 3:')",
+            hint="leave the position out here; to act elsewhere than at the front: add(v, times=5, at='L5.resid @ 3:')",
         )
     return model.sites(site)[0]
 

@@ -4,14 +4,14 @@
 
     v ∝ w/std,  as long as the mean difference is along it,     log-odds(h) = slope (v·h) + bias
 
-Unlike a mean it discounts coordinates in which the sides overlap, so it separates better and needs fewer pairs to do it.
-It is fitted on standardised activations, so that the penalty treats all coordinates alike, and folded back, so that v lives
-where activations live. ``slope`` and ``bias`` are notes of the fit; with them it classifies.
+Unlike a mean it discounts coordinates in which the sides overlap, and so separates them better. It is fitted on
+standardised activations, so that the penalty treats all coordinates alike, and folded back, so that v lives where
+activations live. ``slope`` and ``bias`` are notes of the fit; with them it classifies.
 
 Same as: linear probe, logistic regression; with C → 0 the mean difference divided by the variance of each coordinate.
 
-Misleads: with more coordinates than prompts it separates anything, so its accuracy on the pairs that made it says nothing;
-what best *reads* a concept is often not what best *moves* it (the weights also cancel correlated noise).
+Misleads: with more coordinates than prompts it separates anything, so its accuracy on the pairs that made it says
+nothing; what best *reads* a concept is often not what best *moves* it (the weights also cancel correlated noise).
 
 Source: Alain and Bengio 2016, Understanding intermediate layers using linear classifier probes; as a direction to steer
 with, Li et al. 2023, Inference-Time Intervention, §3.1.

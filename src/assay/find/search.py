@@ -30,7 +30,7 @@ Asked = tuple[Sequence[Prompt], Answers]
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing tried: the site read, how it did, the strength where there was one, and why it was dropped if it was."""
+    """One thing tried: the site read, its score, the strength where there was one, why it was dropped if it was."""
 
     site: Site
     score: float | None
@@ -134,7 +134,9 @@ def separated(model: Model, directions: Sequence[Direction], on: Pairs) -> list[
 
 
 def questions(on: Pairs, score: Answers | None) -> Asked | None:
-    """The questions of pairs and the answers to score; None where no pair asks anything. Raises `BadData` for a mixture."""
+    """The questions of pairs and the answers to score; None where no pair asks anything. Raises `BadData` for a
+    mixture.
+    """
     asking = [pair for pair in on if pair.question is not None]
     if not asking:
         return None
@@ -162,9 +164,9 @@ def magnitudes(doses: Sequence[float]) -> list[float]:
 def spelled(sites: Sequence[Site]) -> str:
     """``L8:24.resid @ last`` where that says it all, otherwise how many sites there are and the first of them."""
     layers = [site.layer for site in sites if isinstance(site.layer, int)]
-    alike = len({replace(site, layer=None) for site in sites}) == 1
-    if len(sites) > 1 and alike and layers == list(range(layers[0], layers[0] + len(sites))):
-        return str(replace(sites[0], layer=Span(layers[0], layers[-1] + 1)))
+    if len(sites) > 1 and len(layers) == len(sites) and len({site.on(0) for site in sites}) == 1:
+        if layers == list(range(layers[0], layers[0] + len(sites))):
+            return str(replace(sites[0], layer=Span(layers[0], layers[-1] + 1)))
     return str(sites[0]) if len(sites) == 1 else str(Sites(tuple(sites)))
 
 

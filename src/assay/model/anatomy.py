@@ -97,10 +97,11 @@ _HOW = """declare it, and the self-test will prove it:
 
 def anatomy_of(hf: nn.Module) -> Anatomy:
     """The entry for a model. Raises `NotACausalLM`, `UnknownArchitecture`."""
-    if head_of(hf) is None:
+    encodes = bool(getattr(hf.config, "is_encoder_decoder", False))
+    if head_of(hf) is None or encodes:
         raise NotACausalLM(
             f"{type(hf).__name__} is no causal language model",
-            found="it has no projection onto a vocabulary",
+            found="it is an encoder with a decoder" if encodes else "it has no projection onto a vocabulary",
             hint="load the …ForCausalLM class of the model, not its base or a classifier",
         )
     config: Any = hf.config

@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.act.intervention import Intervention
 from assay.act.program import Place, Program, compile_program
 from assay.act.rows import Row
-from assay.errors import EmptyData
+from assay.errors import BadData, EmptyData
 from assay.model.anatomy import Anatomy, anatomy_of
 from assay.model.clock import right_padded
 from assay.model.encode import encode
@@ -87,7 +87,15 @@ class Core:
 
     def row(self, prompt: str | Prompt, name: str = "row", answer: str = "", room: int = 0) -> Row:
         """A prompt as a row of tokens."""
-        return encode(self.tokenizer, Prompt.of(prompt), name, answer, room)
+        row = encode(self.tokenizer, Prompt.of(prompt), name, answer, room)
+        known = self.hf.get_input_embeddings().num_embeddings
+        if not 0 <= min(row.tokens) <= max(row.tokens) < known:
+            raise BadData(
+                f"the prompt {name!r} has tokens that this model does not know",
+                found=f"token ids {min(row.tokens)} to {max(row.tokens)}; the model has 0 to {known - 1}",
+                hint="tokenise with this model's own tokenizer",
+            )
+        return row
 
     def rows(self, prompts: Sequence[str | Prompt], room: int = 0) -> list[Row]:
         """Several prompts as rows named "0", "1", … Raises `EmptyData` for none."""

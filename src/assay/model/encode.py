@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from assay.act.rows import Row
 from assay.errors import BadData, EmptyData, NoSuchPosition
 from assay.prompt import Prompt
@@ -19,16 +21,34 @@ def render(tokenizer: Any, prompt: Prompt) -> tuple[str, int]:
             found=repr(prompt.text[:60]),
             hint="write the turns as plain text: Prompt('Question: … Answer:')",
         )
-    turns = [{"role": role, "content": content} for role, content in (*prompt.turns, ("user", prompt.text))]
-    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    before = text.rfind(prompt.text)
-    if before < 0 and prompt.spans:
+    text = _chat(tokenizer, prompt, prompt.text)
+    if not prompt.spans:
+        return text + prompt.prefix, 0
+    # The message may be a word of the template too, so its place is found with another message in it.
+    before = _chat(tokenizer, prompt, _ELSEWHERE).find(_ELSEWHERE)
+    if before < 0 or not text.startswith(prompt.text, before):
         raise NoSuchPosition(
             "the chat template altered the message, so its spans cannot be found",
             found=repr(text[-80:]),
             hint="mark spans in plain prompts, or avoid leading and trailing blanks in the message",
         )
-    return text + prompt.prefix, max(before, 0)
+    return text + prompt.prefix, before
+
+
+_ELSEWHERE = "⟨the message⟩"
+
+
+def _chat(tokenizer: Any, prompt: Prompt, message: str) -> str:
+    turns = [{"role": role, "content": content} for role, content in (*(prompt.turns or ()), ("user", message))]
+    try:
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise BadData(
+            "the chat template refuses these turns",
+            found=f"{' '.join(turn['role'] for turn in turns)}: {error}",
+            hint="give turns that this model was trained on; many templates know no system turn",
+        ) from error
+    return text
 
 
 def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: int = 0) -> Row:
@@ -44,7 +64,7 @@ def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: in
         return Row(name, (*tokens, *extra), len(tokens), {}, room)
     text, shift = render(tokenizer, prompt)
     tokens, offsets = _tokens(tokenizer, text, chat=prompt.turns is not None)
-    if not tokens:
+    if not tokens or (offsets and all(start == end for start, end in offsets)):
         raise EmptyData(f"the prompt {name!r} tokenises to nothing", found=repr(text[:60]), hint="give a text with at least one token")
     spans = {mark: _interval(offsets, start + shift, end + shift, mark) for mark, start, end in prompt.spans}
     if not answer:
@@ -53,11 +73,12 @@ def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: in
 
 
 def continuation(tokenizer: Any, prompt: Prompt, tokens: list[int] | tuple[int, ...], answer: str) -> tuple[int, ...]:
-    """The tokens of ``answer`` after ``prompt``. Raises `BadData` where the boundary falls inside a token."""
+    """The tokens of ``answer`` after ``prompt``. Raises `BadData` where the boundary falls inside a token or it has none."""
     if prompt.tokens is not None:
-        return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
-    text, _ = render(tokenizer, prompt)
-    whole, _ = _tokens(tokenizer, text + answer, chat=prompt.turns is not None)
+        text, whole = "", [*tokens, *tokenizer(answer, add_special_tokens=False)["input_ids"]]
+    else:
+        text, _ = render(tokenizer, prompt)
+        whole, _ = _tokens(tokenizer, text + answer, chat=prompt.turns is not None)
     if list(whole[: len(tokens)]) != list(tokens) or len(whole) == len(tokens):
         shown = tokenizer.convert_ids_to_tokens(whole)[max(0, len(tokens) - 2) : len(tokens) + 1]
         raise BadData(

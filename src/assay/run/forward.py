@@ -11,10 +11,11 @@ from assay.act.intervention import Condition, flat
 from assay.act.program import Place
 from assay.act.receipt import Receipt, check
 from assay.act.rows import Row
+from assay.errors import EmptyData, NoSuchRow, NoSuchSite, nearest
 from assay.model.clock import right_padded
 from assay.model.core import Core
 from assay.model.hooks import Tap
-from assay.site import END, Site
+from assay.site import Site
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,15 @@ class RowResult:
     sites: Mapping[str, Tensor]
 
     def __getitem__(self, site: str | Site) -> Tensor:
-        return self.sites[str(Site.parse(site))]
+        text = str(Site.parse(site))
+        if text not in self.sites:
+            raise NoSuchSite(
+                f"{text} was not read",
+                found=", ".join(self.sites) or "no site",
+                nearest=nearest(text, self.sites),
+                hint=f"ask for it in the call: model.run(…, read=[{text!r}])",
+            )
+        return self.sites[text]
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,13 @@ class Run:
     receipts: tuple[Receipt, ...]
 
     def __getitem__(self, name: str) -> RowResult:
+        if name not in self.rows:
+            raise NoSuchRow(
+                f"the run has no row {name!r}",
+                found=", ".join(self.rows),
+                nearest=nearest(name, self.rows),
+                hint="name the rows in the call: model.run(clean=prompt, hurt=prompt)",
+            )
         return self.rows[name]
 
     @property
@@ -57,12 +73,14 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
 
     Raises whatever does not fit, before compute is spent, and `NeverFired` after it.
     """
+    if not rows:
+        raise EmptyData("there are no rows", hint="give a prompt, or named ones: model.run(clean=prompt, hurt=prompt)")
     interventions = (*core.active, *flat(under))
     wide, twins = _with_twins(rows, any(one.op == "freeze" for one in interventions))
     conditions = [flat(under) if index < len(rows) else () for index in range(len(wide))]
     program = core.program(wide, conditions, twins)
     wanted = [site for text in read for site in core.shape.expand(text)]
-    bounds = {(row.name, str(site)): site.positions.resolve(row.prompt, row.spans, len(row.tokens)) for row in rows for site in wanted}
+    bounds = {(row.name, str(site)): row.bounds(site) for row in rows for site in wanted}
     tokens, positions = right_padded([row.tokens for row in wide])
     seen: dict[Place, Tensor] = {}
     reads: dict[Place, Tap] = {site.address: _keeper(seen, site.address) for site in wanted}
@@ -74,10 +92,9 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
         length = len(row.tokens)
         sites = {}
         for site in wanted:
-            start, stop = bounds[row.name, str(site)]
-            h = seen[site.address][index, :length]
+            h = seen[site.address][index, slice(*bounds[row.name, str(site)])]
             h = h[:, site.index] if h.dim() == 3 else h
-            sites[str(site)] = h[start : length if stop == END else stop].clone()
+            sites[str(site)] = (h[:, :length] if site.part == "head.pattern" else h).clone()
         results[row.name] = RowResult(row, logits[index, :length], sites)
     return Run(results, tuple(receipts))
 

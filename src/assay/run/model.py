@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from assay.act.intervention import Condition, flat
+from assay.errors import BadData
 from assay.model.anatomy import Anatomy
 from assay.model.core import Core
 from assay.model.load import load
 from assay.model.selftest import SelfTest, self_test
 from assay.prompt import Prompt
 from assay.run.capture import Captured, Moments, capture, moments, shards
+from assay.run.drift import Drift, drift
 from assay.run.forward import Run, forward
 from assay.run.generate import Generation, Sampling, generate
 from assay.run.score import Answers, Scores, score
@@ -83,6 +85,8 @@ class Model(Core):
         Returns logits ``[pos, vocab]`` and the sites in ``read`` by row, and receipts. Row names are those that ``into``
         and ``source`` of interventions use.
         """
+        if prompt is not None and "row" in rows:
+            raise BadData("two rows are named 'row'", hint="a prompt without a name is the row 'row'; name both")
         named = {**({"row": prompt} if prompt is not None else {}), **rows}
         return forward(self, [self.row(text, name) for name, text in named.items()], under, read)
 
@@ -159,6 +163,18 @@ class Model(Core):
             progress: called with cells done and cells in all.
         """
         return sweep(self, _listed(prompts), conditions, score, generate, sampling, memory, progress)
+
+    def drift(
+        self,
+        texts: Text | Sequence[Text],
+        conditions: Sequence[Condition],
+        *,
+        memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> Drift:
+        """How far each condition moves the predictions on texts that it should leave alone: KL(model ‖ under) and
+        perplexity per token of each text's second half, the first half being the prompt."""
+        return drift(self, _listed(texts), [flat(condition) for condition in conditions], memory, progress)
 
     def under(self, *interventions: Condition) -> AbstractContextManager[Under]:
         """``with model.under(a, b):`` every run inside, and every call of ``model.hf`` itself, is under a, then b."""

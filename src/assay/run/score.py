@@ -14,7 +14,7 @@ from assay.act.receipt import Receipt
 from assay.act.rows import Row
 from assay.errors import BadData, EmptyData
 from assay.model.core import Core
-from assay.model.encode import continuation, encode
+from assay.model.encode import continuation
 from assay.prompt import Prompt
 from assay.run.passes import passes
 from assay.run.plan import refuse
@@ -170,7 +170,7 @@ def _rows(core: Core, prompts: Sequence[str | Prompt], answers: Sequence[Sequenc
     known: dict[tuple[int, tuple[int, ...]], int] = {}
     for number, (prompt, options) in enumerate(zip(prompts, answers, strict=True)):
         asked = Prompt.of(prompt)
-        row = encode(core.tokenizer, asked, str(number))
+        row = core.row(asked, str(number))
         for choice, answer in enumerate(options):
             tokens = continuation(core.tokenizer, asked, row.tokens, answer)
             key = (number, tokens[:-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ _SUFFIX = ".safetensors"
 
 class Arrays:
     """A folder of arrays. What is put twice lies there once; nothing is ever changed. ``made`` are the digests of what
-    was put through this very object."""
+    was put through this very object.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -75,7 +75,9 @@ def _array(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise BadData(f"{name!r} is no array", found=error, hint="cast it to float32 first") from error
     if made.dtype.kind not in "fiub":
-        raise BadData(f"{name!r} is no array of numbers", found=f"dtype {made.dtype}", hint="keep text in the unit's result")
+        raise BadData(
+            f"{name!r} is no array of numbers", found=f"dtype {made.dtype}", hint="keep text in the unit's result"
+        )
     return made
 
 
@@ -95,5 +97,7 @@ def _write(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise Unwritable(
-            f"cannot write {str(path)!r}", found=error.strerror, hint="free space, or choose a folder that you may write in"
+            f"cannot write {str(path)!r}",
+            found=error.strerror,
+            hint="free space, or choose a folder that you may write in",
         ) from error

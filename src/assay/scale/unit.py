@@ -63,7 +63,9 @@ def called(table: dict[str, Callable[..., Any]], kind: str, name: str) -> Callab
     """The function of a name. Raises `BadData`."""
     if name not in table:
         raise BadData(
-            f"there is no {kind} {name!r}", nearest=nearest(name, table), hint=f'register it: @{kind}("{name}"), in a module that is imported'
+            f"there is no {kind} {name!r}",
+            nearest=nearest(name, table),
+            hint=f'register it: @{kind}("{name}"), in a module that is imported',
         )
     return table[name]
 

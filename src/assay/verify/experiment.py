@@ -1,0 +1,215 @@
+"""What is run for a verdict: every vector, every condition, in one sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.act.intervention import Condition, Intervention, ablate, flat
+from assay.errors import BadDose
+from assay.run.score import score
+from assay.run.sweep import Progress
+from assay.site import Site
+from assay.verify import controls as make
+from assay.verify.controls import Sides
+from assay.verify.dose import directed, equal_kl, pushes
+from assay.verify.ready import Case, Spot
+from assay.verify.rule import GATES
+from assay.verify.specificity import wrong_layer, wrong_position
+from assay.verify.stats import dose_slopes
+from assay.verify.verdict import ConceptShare, Cost, Missing
+
+Array = NDArray[np.float64]
+
+_RIVALS = 19
+"""Covariance-matched directions that are ablated beside the tested one."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Every vector, each as long as one dose.
+
+    Attributes:
+        pools: at each spot ``[1 + draws, …]``: the candidate, then the deciding families, in one order everywhere.
+        families: where each deciding family stands in a pool.
+        contrasts: what the direction is compared with beside the verdict: vectors and the site they act at.
+        sides: activations of the fit pairs where the direction was read, if any were needed.
+        concept: see `ConceptShare`.
+    """
+
+    pools: tuple[Array, ...]
+    families: dict[str, slice]
+    contrasts: dict[str, tuple[Array, Site] | Missing]
+    sides: Sides | None
+    concept: ConceptShare | Missing
+
+
+def draw(case: Case, seed: int, budget: float | None, memory: int | None) -> Drawn:
+    """Read the fit pairs once, find again what is to be found again, and draw. With a budget, scale to equal KL."""
+    needed = case.counts["covariance"] or not isinstance(case.formula, Missing)
+    sides = make.read(case.model, case.fit, [spot.read for spot in case.spots]) if needed else {}
+    swaps = make.flips(len(case.fit.clusters), case.counts["shuffled"], np.random.default_rng([seed, 0]))
+    pools = [_pool(case, number, spot, sides.get(spot.read), swaps, seed) for number, spot in enumerate(case.spots)]
+    counts = [case.counts[name] for name in GATES]
+    ends = np.cumsum([1, *counts])
+    families = {name: slice(end - count, end) for name, count, end in zip(GATES, counts, ends[1:], strict=True)}
+    own, home = pools[case.chosen][0], sides.get(case.spots[case.chosen].read)
+    concept: ConceptShare | Missing = Missing(reason="no activations to compare with")
+    if home is not None and own.ndim == 1 and home.residuals.any():
+        concept = make.concept_share(own, home.residuals)
+    contrasts = _contrasts(case, own, seed)
+    if budget is not None:
+        pools, contrasts = _within(case, pools, families, contrasts, budget, memory)
+    return Drawn(tuple(pools), families, contrasts, home, concept)
+
+
+def _pool(case: Case, number: int, spot: Spot, sides: Sides | None, swaps: NDArray[np.bool_], seed: int) -> Array:
+    own, counts = _candidate(case, spot, sides), case.counts
+    parts = [own[None], make.random(own, counts["random"], np.random.default_rng([seed, 1, number]))]
+    if counts["covariance"]:
+        assert sides is not None
+        parts.append(
+            make.covariance(own, sides.residuals, counts["covariance"], np.random.default_rng([seed, 2, number]))
+        )
+    if counts["shuffled"]:
+        assert sides is not None and not isinstance(case.formula, Missing)
+        parts.append(make.shuffled(own, sides, case.formula, swaps))
+    return np.concatenate(parts)
+
+
+def _candidate(case: Case, spot: Spot, sides: Sides | None) -> Array:
+    """The candidate of a spot, as long as one dose there."""
+    model, direction = case.model, case.direction if spot.direction is None else spot.direction
+    if spot.direction is None:
+        assert sides is not None and not isinstance(case.formula, Missing)
+        vector = sides.raw(case.formula)
+    else:
+        vector = direction.vector.double().numpy()
+    size = np.linalg.norm(vector, axis=-1).max()
+    one = model.typical_norm(spot.at)
+    if direction.scale is not None:
+        one *= direction.scale / model.typical_norm(direction.site)
+    return np.asarray(vector * (one / size if size > 0 else 0.0))
+
+
+def _contrasts(case: Case, own: Array, seed: int) -> dict[str, tuple[Array, Site] | Missing]:
+    model, site = case.model, case.site
+    found: dict[str, tuple[Array, Site] | Missing] = {}
+    if count := case.counts["orthogonal"]:
+        found["orthogonal"] = make.orthogonal(own, count, np.random.default_rng([seed, 3])), site
+    for name, other in (("wrong layer", wrong_layer(model, site)), ("wrong position", wrong_position(site, case.rows))):
+        if isinstance(other, Missing):
+            found[name] = other
+        else:
+            found[name] = own[None] * (model.typical_norm(other) / model.typical_norm(site)), other
+    return found
+
+
+def _within(
+    case: Case,
+    pools: list[Array],
+    families: dict[str, slice],
+    contrasts: dict[str, tuple[Array, Site] | Missing],
+    budget: float,
+    memory: int | None,
+) -> tuple[list[Array], dict[str, tuple[Array, Site] | Missing]]:
+    """Everything scaled to equal KL at the largest dose; shuffled refits by the direction's factor, since their length
+    is what tells them from it.
+    """
+    if isinstance(case.neutral, Missing) or not budget > 0:
+        found = str(case.neutral) if isinstance(case.neutral, Missing) else ""
+        raise BadDose(
+            f"budget={budget!r} cannot be met", found=found, hint="give nats per token above 0, and neutral texts"
+        )
+
+    def scaled(vectors: Array, site: Site, refits: slice = slice(0, 0)) -> Array:
+        assert not isinstance(case.neutral, Missing)
+        measured = np.ones(len(vectors), dtype=np.bool_)
+        measured[refits] = False
+        factors = np.ones(len(vectors))
+        factors[measured] = equal_kl(case.model, case.neutral, vectors[measured], site, case.doses[-1], budget, memory)
+        factors[refits] = factors[0]
+        return vectors * factors.reshape(-1, *[1] * (vectors.ndim - 1))
+
+    pools = [scaled(pool, spot.at, families["shuffled"]) for pool, spot in zip(pools, case.spots, strict=True)]
+    others = {name: one if isinstance(one, Missing) else (scaled(*one), one[1]) for name, one in contrasts.items()}
+    return pools, others
+
+
+@dataclass
+class Bench:
+    """Named blocks of conditions that are scored together on every question.
+
+    Attributes:
+        case: the question.
+        conditions: of all blocks.
+        blocks: where each block stands.
+        scores: ``[items, conditions]``, once `run`.
+    """
+
+    case: Case
+    conditions: list[tuple[Intervention, ...]] = field(default_factory=list)
+    blocks: dict[str, slice] = field(default_factory=dict)
+    scores: Array = field(default_factory=lambda: np.empty((0, 0)))
+
+    def ask(self, name: str, conditions: Sequence[Condition]) -> None:
+        """Add a block."""
+        start = len(self.conditions)
+        self.conditions += [flat(condition) for condition in conditions]
+        self.blocks[name] = slice(start, len(self.conditions))
+
+    def push(self, name: str, vectors: Array, site: Site, doses: Sequence[float]) -> None:
+        """Add a block of every vector at every dose."""
+        self.ask(name, [one for vector in vectors for one in pushes(vector, site, doses, name)])
+
+    @property
+    def cost(self) -> Cost:
+        """What `run` will take."""
+        conditions = len(self.conditions)
+        return Cost(cells=len(self.case.questions) * conditions, tokens=self.case.tokens * conditions)
+
+    def run(self, memory: int | None, progress: Progress | None) -> None:
+        """One sweep over all blocks."""
+        case = self.case
+        found = score(case.model, case.questions, case.answers, self.conditions, memory, progress)
+        self.scores = found.difference
+
+    def __getitem__(self, name: str) -> Array:
+        """The scores of a block, ``[items, conditions of the block]``."""
+        return self.scores[:, self.blocks[name]]
+
+    def slopes(self, name: str) -> Array:
+        """The slope of every item under every vector of a block at the deciding doses, ``[vectors, items]``."""
+        doses = self.case.deciding
+        scores = self[name].reshape(len(self.scores), -1, len(doses))
+        return dose_slopes(doses, scores.transpose(1, 0, 2))
+
+
+def bench(case: Case, drawn: Drawn) -> Bench:
+    """Every condition of a verdict."""
+    made = Bench(case)
+    made.ask("natural", [()])
+    for number, (spot, pool) in enumerate(zip(case.spots, drawn.pools, strict=True)):
+        made.push(f"spot {number}", pool, spot.at, case.deciding)
+    own = drawn.pools[case.chosen]
+    made.push("doses", own[:1], case.site, case.doses)
+    for name, contrast in drawn.contrasts.items():
+        if not isinstance(contrast, Missing):
+            made.push(name, *contrast, case.deciding)
+    if case.direction.vector.dim() == 1:
+        made.ask("ablated", ablations(case))
+        made.ask(
+            "rivals",
+            [ablate(directed(rival, case.site, "covariance")) for rival in own[drawn.families["covariance"]][:_RIVALS]],
+        )
+    return made
+
+
+def ablations(case: Case) -> list[Intervention]:
+    """The direction removed at its site, and where it is a direction of the stream, everywhere."""
+    here = ablate(case.direction)
+    in_stream = case.direction.width == case.model.shape.d_model and case.site.part != "head.z"
+    return [here, ablate(case.direction, at="everywhere")] if in_stream else [here]

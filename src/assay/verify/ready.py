@@ -1,0 +1,330 @@
+"""What is settled before any compute is spent: everything that can be wrong is refused here."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.act.intervention import add
+from assay.act.rows import Row
+from assay.direction import Direction
+from assay.errors import BadData, BadSite, EmptyData, NeverFired, NoSuchPosition, nearest
+from assay.model.core import NEUTRAL
+from assay.prompt import Pair, Pairs, Prompt, refuse_leak
+from assay.registry import fit_of, lookup
+from assay.run.drift import halves
+from assay.run.model import Model
+from assay.site import Site
+from assay.verify.controls import Formula, cluster_codes
+from assay.verify.dose import mirrored
+from assay.verify.rule import GATES
+from assay.verify.stats import least_draws
+from assay.verify.verdict import Missing
+
+CONTROLS = {"random": 59, "covariance": 59, "shuffled": 39, "orthogonal": 16}
+"""Draws of each family unless others are given. One more than each is a multiple of 10, so that alpha = .05 is met exactly."""
+
+LEAST_SHUFFLED = 6
+"""Clusters whose sides can be swapped in enough ways (2⁵ up to sign) that the true labels seldom come up among them."""
+
+_CHOSEN = re.compile(r"best of (?P<cells>\d+) cells \((?P<sites>.*?)(?: × doses .*?)?\): (?P<by>\w+)")
+
+
+FEW_SHUFFLED = 8
+"""Clusters below which the verdict says that few were swapped."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place of the search: where candidates act, where they are read, and the candidate (None: to be found again)."""
+
+    at: Site
+    read: Site
+    direction: Direction | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question that can be answered: the arguments of `verify.direction`, checked and completed.
+
+    Attributes:
+        rows: the questions as rows.
+        spots: the places of the search, the direction's own at ``chosen``.
+        doses, deciding: mirrored, without 0.
+        formula: the finder's, or why there are no refits; ``gates`` says which controls decide.
+        fit: the pairs that the controls are made from.
+        neutral: texts for side effects, or why there are none.
+    """
+
+    model: Model
+    direction: Direction
+    questions: tuple[Prompt, ...]
+    answers: tuple[tuple[str, str], ...]
+    clusters: NDArray[np.intp]
+    rows: tuple[Row, ...]
+    spots: tuple[Spot, ...]
+    chosen: int
+    doses: tuple[float, ...]
+    deciding: tuple[float, ...]
+    counts: dict[str, int]
+    gates: tuple[str, ...]
+    formula: Formula | Missing
+    fit: Pairs
+    neutral: tuple[str | Prompt, ...] | Missing
+    alpha: float
+    tokens: int
+
+    @property
+    def site(self) -> Site:
+        """Where the direction acts."""
+        return self.spots[self.chosen].at
+
+
+def ready(
+    model: Model,
+    direction: Direction,
+    on: Pairs,
+    fit: Pairs | None,
+    doses: Sequence[float],
+    deciding: Sequence[float] | None,
+    score: tuple[str, str] | None,
+    controls: Mapping[str, int] | None,
+    alpha: float,
+    search: Sequence[Direction] | None,
+    neutral: Sequence[str | Prompt] | None,
+) -> Case:
+    """Check everything, in the order in which a user would want to hear of it."""
+    _one_direction(model, direction)
+    _unseen(direction, on, fit)
+    questions, answers = _asked(on, score)
+    acting = mirrored(doses)
+    decide = acting if deciding is None else mirrored(deciding, "deciding")
+    if not set(decide) <= set(acting):
+        raise BadData(
+            f"deciding={decide} is not among the doses", found=str(acting), hint="decide on doses that are run"
+        )
+    counts = _counts(controls, alpha)
+    clusters = cluster_codes(on)
+    _enough_clusters(int(clusters.max()) + 1, alpha)
+    formula, possible = _formula(direction, fit, counts)
+    if not possible:
+        counts["shuffled"] = 0
+    spots, chosen = _spots(model, direction, search, isinstance(formula, Missing))
+    rows, tokens = _rows(model, direction, questions, answers)
+    return Case(
+        model=model,
+        direction=direction,
+        questions=questions,
+        answers=answers,
+        clusters=clusters,
+        rows=rows,
+        spots=spots,
+        chosen=chosen,
+        doses=acting,
+        deciding=decide,
+        counts=counts,
+        gates=GATES if possible else GATES[:2],
+        formula=formula,
+        fit=on if fit is None else fit,
+        neutral=_neutral(model, direction, neutral),
+        alpha=alpha,
+        tokens=tokens,
+    )
+
+
+def _one_direction(model: Model, direction: Direction) -> None:
+    if not isinstance(direction, Direction):
+        raise BadData(
+            f"verify.direction judges one Direction, not a {type(direction).__name__}",
+            hint="choose one: found.best(on=pairs.tune), or found['L12.resid']; of heads, one of heads.directions",
+        )
+    direction.check(model.fingerprint)
+    site = direction.site
+    if not site.one or site.part in ("logits", "head.pattern"):
+        raise BadSite(
+            f"{direction.name!r} is at {site}, where no one direction can be judged",
+            nearest="L12.resid @ last, L3.head[5].z @ last, embed",
+            hint="give a direction at a single place that holds vectors",
+        )
+    add(direction, dose=1)
+    _ = direction.unit, model.shape.expand(site)
+
+
+def _unseen(direction: Direction, on: Pairs, fit: Pairs | None) -> None:
+    sides = [side for pair in on for side in (pair.positive, pair.negative, pair.question) if side is not None]
+    refuse_leak(direction.provenance.used | (frozenset() if fit is None else fit.digests), sides, repr(direction.name))
+    made = direction.provenance.data
+    if fit is not None and made and fit.digest != made:
+        raise BadData(
+            f"fit= is not what {direction.name!r} was found on",
+            found=f"{len(fit)} pairs {fit.digest[:12]}; it was found on {made[:12]}",
+            hint="its controls are made from the same pairs: fit=pairs.fit",
+        )
+
+
+def _asked(on: Pairs, score: tuple[str, str] | None) -> tuple[tuple[Prompt, ...], tuple[tuple[str, str], ...]]:
+    if score is not None and (isinstance(score, str) or len(score) != 2):
+        raise BadData(
+            f"score={score!r} is no pair of answers", hint='score=(" yes", " no"): the matching answer, then the other'
+        )
+    asked: list[tuple[Prompt, tuple[str, str]]] = []
+    for pair in on:
+        told = pair.answers if score is None else (score[0], score[1])
+        if pair.question is None or told is None:
+            raise _unanswerable(on, score)
+        asked.append((pair.question, told))
+    return tuple(question for question, _ in asked), tuple(answers for _, answers in asked)
+
+
+def _unanswerable(on: Sequence[Pair], score: tuple[str, str] | None) -> BadData:
+    asking = sum(pair.question is not None for pair in on)
+    ready = sum(pair.question is not None and pair.answers is not None for pair in on)
+    return BadData(
+        f"{len(on) - (ready if score is None else asking)} of {len(on)} test pairs cannot be scored",
+        found=f"{asking} have a question, {ready} a question with answers",
+        hint="give every pair a question and answers, or the same answers for all with score=(matching, other)",
+    )
+
+
+def _counts(controls: Mapping[str, int] | None, alpha: float) -> dict[str, int]:
+    given = dict(controls or {})
+    for name, count in given.items():
+        if name not in CONTROLS:
+            raise BadData(
+                f"{name!r} is no control", nearest=nearest(name, CONTROLS), hint=f"controls are {', '.join(CONTROLS)}"
+            )
+        least = least_draws(alpha, "mirrored") if name in GATES else 1
+        if count != 0 and count < least:
+            raise BadData(
+                f"{count} {name} draws cannot reach alpha {alpha:g}",
+                found=f"p is at least {1 / (2 * max(0, count) + 2):.3g}",
+                hint=f"give {least} or more; 0 leaves the control out, and the verdict undecided at best",
+            )
+    return CONTROLS | given
+
+
+def _enough_clusters(clusters: int, alpha: float) -> None:
+    least = math.ceil(-math.log2(alpha))
+    if clusters < least:
+        raise EmptyData(
+            f"{clusters} test cluster{'s' if clusters != 1 else ''} cannot reach alpha {alpha:g}",
+            found=f"p is at least {2.0**-clusters:.3g}, however alike they are",
+            hint=f"give pairs of {least} or more clusters; 20 are a good number",
+        )
+
+
+def _formula(direction: Direction, fit: Pairs | None, counts: Mapping[str, int]) -> tuple[Formula | Missing, bool]:
+    """The finder's formula, or why there is none; and whether labels could be shuffled at all."""
+    made = direction.provenance
+    if made.method == "given" or direction.vector.dim() != 1:
+        return Missing(reason=f"made by {made.method}: no labels to shuffle"), False
+    if counts["shuffled"] == 0 and fit is None:
+        return Missing(reason="left out"), True
+    finder = lookup(made.method)
+    if "pairs" not in inspect.signature(finder).parameters:
+        return Missing(reason=f"made by {made.method}: no labels to shuffle"), False
+    if fit is None:
+        raise BadData(
+            f"the pairs that {direction.name!r} was found on are needed to find it again on shuffled labels",
+            found="fit=None",
+            hint='fit=pairs.fit; or controls={"shuffled": 0}, which leaves the verdict undecided at best',
+        )
+    if counts["shuffled"] and len(fit.clusters) < LEAST_SHUFFLED:
+        raise EmptyData(
+            f"the labels of {len(fit.clusters)} fit clusters cannot be shuffled",
+            found=f"{2 ** (len(fit.clusters) - 1)} ways up to sign, the true labels one of them",
+            hint=f"find on {LEAST_SHUFFLED} or more clusters; or controls={{'shuffled': 0}}, undecided at best",
+        )
+    return fit_of(made), True
+
+
+def _spots(
+    model: Model, direction: Direction, search: Sequence[Direction] | None, handmade: bool
+) -> tuple[tuple[Spot, ...], int]:
+    """The places that the direction was chosen among by its effect, in the order given."""
+    own = Spot(direction.site, reading(direction), direction)
+    if search is None:
+        sites = _recorded(model, direction)
+        if len(sites) < 2:
+            return (own,), 0
+        if handmade:
+            raise BadData(
+                f"{direction.name!r} was chosen among {len(sites)} places by its effect",
+                found="directions that cannot be found again from its record",
+                hint="search=found.directions: the candidates pay for the choice",
+            )
+        others = [Spot(site.at(direction.site.positions), site, None) for site in sites]
+    else:
+        for one in search:
+            _one_direction(model, one)
+        others = [Spot(one.site.at(direction.site.positions), reading(one), one) for one in search]
+    spots = [own if spot.at == own.at else spot for spot in others]
+    if own not in spots or len({spot.at for spot in spots}) < len(spots):
+        raise BadData(
+            f"the candidates of the search do not hold {direction.site.place} once",
+            found=", ".join(spot.at.place for spot in spots) or "none",
+            hint="search=found.directions: every direction that .best chose among, one per place",
+        )
+    return tuple(spots), spots.index(own)
+
+
+def _recorded(model: Model, direction: Direction) -> list[Site]:
+    """The places among which `best` has chosen by a causal score, by the direction's own record."""
+    for step in direction.provenance.steps:
+        found = _CHOSEN.search(step)
+        if found is None or found["by"] == "separation":
+            continue
+        listed = found["sites"].partition(" sites: ")[2]
+        if listed and "…" not in listed:
+            return list(model.sites(*listed.split(", ")))
+        if listed:
+            raise BadData(
+                f"{direction.name!r} was chosen by its effect among more places than its record names",
+                found=found["sites"],
+                hint="search=found.directions: the candidates pay for the choice",
+            )
+        return list(model.sites(found["sites"]))
+    return []
+
+
+def reading(direction: Direction) -> Site:
+    """The one position at which the activations that made a direction were read; ``@ last`` where it is not recorded."""
+    text = direction.provenance.arguments.get("at")
+    site = Site.parse(text) if isinstance(text, str) else direction.site
+    if not site.one or site.place != direction.site.place:
+        site = direction.site.at(site.positions)
+    return site if site.positions.single else site.at("last")
+
+
+def _rows(
+    model: Model, direction: Direction, questions: Sequence[Prompt], answers: Sequence[tuple[str, str]]
+) -> tuple[tuple[Row, ...], int]:
+    """The questions as rows, once every answer is known to tokenise and the direction to act; and all tokens."""
+    rows = [model.row(question, str(index)) for index, question in enumerate(questions)]
+    full = [
+        model.row(question, str(index), answer=answer)
+        for index, (question, both) in enumerate(zip(questions, answers, strict=True))
+        for answer in both
+    ]
+    model.program(full, [(add(direction, dose=1),)] * len(full))
+    return tuple(rows), sum(len(row.tokens) for row in full)
+
+
+def _neutral(
+    model: Model, direction: Direction, texts: Sequence[str | Prompt] | None
+) -> tuple[str | Prompt, ...] | Missing:
+    chosen: tuple[str | Prompt, ...] = NEUTRAL if texts is None else tuple(texts)
+    if len(chosen) < 2:
+        raise EmptyData(f"{len(chosen)} neutral texts give no interval", hint="give two or more, or leave neutral out")
+    rows = halves(model, chosen)
+    try:
+        model.program(rows, [(add(direction, dose=1),)] * len(rows))
+    except (NeverFired, NoSuchPosition):
+        return Missing(reason=f"neutral texts have no @ {direction.site.positions}")
+    return chosen
