@@ -392,7 +392,7 @@ def test_a_unit_that_gives_something_else_is_refused(lab: Lab) -> None:
 
     first = lab.unit(draws)
     lab.arrays.path(first["file"]).unlink()
-    with pytest.raises(BadData, match="the unit 'toy.draws' gave another result than it did before"):
+    with pytest.raises(BadData, match=r"the unit 'toy\.draws' gave another result than it did before"):
         lab.unit(draws)
 
 
@@ -423,7 +423,7 @@ def test_a_result_without_a_json_form_is_refused(lab: Lab) -> None:
 
 
 def test_one_name_one_function() -> None:
-    with pytest.raises(BadData, match="two functions want to be the unit 'toy.lengths'"):
+    with pytest.raises(BadData, match=r"two functions want to be the unit 'toy\.lengths'"):
         unit("toy.lengths")(lambda bench: None)
     assert unit("toy.lengths")(toy_audit.lengths) is toy_audit.lengths
 

@@ -34,7 +34,7 @@ from assay.errors import (
     NoSuchSite,
     OneClass,
 )
-from assay.find import filters, heads, mean_difference, pca, probe
+from assay.find import filters, mean_difference, pca, probe
 from assay.find.filters import drift
 from assay.find.found import Fit, Found
 from assay.find.search import effects, spelled, table
@@ -45,7 +45,7 @@ from tests.tiny import HEADS, LAYERS
 from tests.tiny import tiny as fresh
 
 Tiny = Callable[[str], PreTrainedModel]
-NOUNS = "Paris Rome Berlin Tower Eiffel city capital love hate you I because".split()
+NOUNS = ["Paris", "Rome", "Berlin", "Tower", "Eiffel", "city", "capital", "love", "hate", "you", "I", "because"]
 RESID, LAST = "L:.resid @ last", [f"L{layer}.resid @ last" for layer in range(LAYERS)]
 
 
@@ -56,7 +56,9 @@ def statements(asking: bool = True, tail: str = "") -> Pairs:
         for middle in ("the", "not the Tower of"):
             stem = f"The {noun} is {middle} city and"
             question, answers = (Prompt(f"{noun} {middle} is"), (" yes", " no")) if asking else (None, None)
-            items.append(Pair(Prompt(f"{stem} true{tail}"), Prompt(f"{stem} false{tail}"), question, answers, cluster=noun))
+            items.append(
+                Pair(Prompt(f"{stem} true{tail}"), Prompt(f"{stem} false{tail}"), question, answers, cluster=noun)
+            )
     return Pairs(tuple(items))
 
 
@@ -77,7 +79,7 @@ def model(load: Callable[[str], Model]) -> Model:
 
 @pytest.fixture(scope="module")
 def planted(tokenizer: PreTrainedTokenizerFast) -> tuple[Model, Tensor]:
-    """A model whose computation is known: blocks add nothing, " true" and " false" differ by 4u, " yes" reads +u, " no" −u."""
+    """A model that is known: blocks add nothing, " true" and " false" differ by 4u, " yes" reads +u, " no" −u."""
     hf = fresh("llama")
     u = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(1)), dim=0)
     token = {word: tokenizer.convert_tokens_to_ids("Ġ" + word) for word in ("true", "false", "yes", "no")}
@@ -163,7 +165,10 @@ def test_the_letter_is_the_last_token(model: Model) -> None:
     pairs = Pairs.answers_ab([("Is it true?", "(A)", "(B)"), ("Is Rome a city?", "(B)", "(A)")])
     check_letters(model, pairs)
     whole = Pairs(tuple(replace(p, positive=closed(p.positive), negative=closed(p.negative)) for p in pairs))
-    at_last, before_last = find.mean_difference(model, pairs, at=RESID), find.mean_difference(model, whole, at="L:.resid @ -2")
+    at_last, before_last = (
+        find.mean_difference(model, pairs, at=RESID),
+        find.mean_difference(model, whole, at="L:.resid @ -2"),
+    )
     for mine, theirs in zip(at_last.directions, before_last.directions, strict=True):
         torch.testing.assert_close(mine.vector, theirs.vector, atol=1e-4, rtol=0)
 
@@ -220,7 +225,8 @@ def test_pca_finds_a_constant_shift(seed: int, shift: float, nuisance: float) ->
 def test_the_other_pca_takes_the_shift_away() -> None:
     positive, negative, c = sides(3, 1, 0)
     centred = torch.from_numpy(PCA(1).fit((positive - negative).numpy()).components_[0])
-    assert abs(cosine(centred, c)) < 0.2 < 0.95 < cosine(pca.fit(positive, negative).vector, c)
+    assert abs(cosine(centred, c)) < 0.2
+    assert cosine(pca.fit(positive, negative).vector, c) > 0.95
 
 
 def test_pca_loses_to_the_mean_where_nuisance_varies_more_than_the_shift() -> None:
@@ -265,7 +271,11 @@ def test_probe_discounts_a_direction_in_which_the_sides_overlap() -> None:
 
 def test_a_penalty_is_positive(model: Model) -> None:
     for C in (0.0, -1.0, float("nan")):
-        refuses(BadData, lambda C=C: find.probe(model, SPLIT.fit, at="embed", C=C), f"BadData: C={C!r} is no strength of a penalty")
+        refuses(
+            BadData,
+            lambda C=C: find.probe(model, SPLIT.fit, at="embed", C=C),
+            f"BadData: C={C!r} is no strength of a penalty",
+        )
 
 
 # ── heads ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -338,7 +348,8 @@ def test_heads_are_tuned_by_effect(model: Model) -> None:
     for top in (1, 4):
         for alpha in (2, 6):
             up, down = (
-                model.score(asked, (" yes", " no"), under=found.intervention(s * alpha)[:top]).difference for s in (1, -1)
+                model.score(asked, (" yes", " no"), under=found.intervention(s * alpha)[:top]).difference
+                for s in (1, -1)
             )
             effect[top, alpha] = float((up - down).mean() / 2)
     top, alpha = max(effect, key=lambda cell: effect[cell])
@@ -351,8 +362,22 @@ def test_heads_are_tuned_by_effect(model: Model) -> None:
 
 
 def test_heads_refuse(model: Model) -> None:
-    refuses(NoSuchSite, lambda: find.heads(model, SPLIT.fit), "NoSuchSite: there are no 48 heads to choose", "  hint: top=12")
+    refuses(
+        NoSuchSite,
+        lambda: find.heads(model, SPLIT.fit),
+        "NoSuchSite: there are no 48 heads to choose",
+        "  hint: top=12",
+    )
     refuses(NoSuchSite, lambda: find.heads(model, SPLIT.fit, top=0))
+    refuses(NoSuchSite, lambda: find.heads(model, SPLIT.fit, top=2, validation=0.3).best(SPLIT.tune, tops=(3,)))
+    refuses(
+        BadData,
+        lambda: find.heads(model, SPLIT.fit, top=2, by="accuracy"),
+        "BadData: heads are not ranked by 'accuracy'",
+    )
+    refuses(BadData, lambda: find.heads(model, SPLIT.fit, top=2, C=0), "BadData: C=0 is no strength of a penalty")
+    for share in (0, 1, -0.5, 1.5):
+        refuses(BadData, lambda share=share: find.heads(model, SPLIT.fit, top=2, validation=share))
     refuses(
         BadSite,
         lambda: find.heads(model, SPLIT.fit, at="L1.resid", top=1),
@@ -410,9 +435,20 @@ def test_pair_padding(model: Model) -> None:
 
 def test_pair_refuses(model: Model) -> None:
     for at in ("L1.resid @ last", "L:.resid", "L0.head[0].pattern"):
-        refuses(BadSite, lambda at=at: find.pair(model, "Love", "Hate", at=at), f"BadSite: {at} is not where an activation addition is read")
-    refuses(NoSuchSite, lambda: find.pair(model, "Love", "Hate", at="L3.resid"), "NoSuchSite: this model has no L3.resid")
-    refuses(OneClass, lambda: find.pair(model, "Love", "Love", at="embed"), "OneClass: 'Love' and 'Love' are the same tokens")
+        refuses(
+            BadSite,
+            lambda at=at: find.pair(model, "Love", "Hate", at=at),
+            f"BadSite: {at} is not where an activation addition is read",
+        )
+    refuses(
+        NoSuchSite, lambda: find.pair(model, "Love", "Hate", at="L3.resid"), "NoSuchSite: this model has no L3.resid"
+    )
+    for negative in ("Love", "Love "):  # the same, or the same once the shorter is filled up
+        refuses(
+            OneClass,
+            lambda negative=negative: find.pair(model, "Love", negative, at="embed"),
+            f"OneClass: 'Love' and {negative!r} are the same tokens",
+        )
 
 
 # ── the choice among sites ───────────────────────────────────────────────────────────────────────────────────────────
@@ -442,13 +478,12 @@ def test_best_finds_the_planted_layer(planted: tuple[Model, Tensor]) -> None:
 
 def test_every_cell_is_the_antisymmetric_effect(model: Model) -> None:
     found = find.mean_difference(model, SPLIT.fit, at=["L0.resid", "L2.mlp.out"])
-    search = found.search(SPLIT.tune, doses=(1, 3))
+    answers = (" yes it is", " no not it")  # of several tokens, all of which are to be under the direction
+    search = found.search(SPLIT.tune, doses=(1, 3), score=answers)
     asked = [pair.question for pair in SPLIT.tune]
     for cell in search.cells:
-        up, down = (
-            model.score(asked, (" yes", " no"), under=add(found[cell.site], dose=s * cell.dose, at=cell.site.at("last:")))
-            for s in (1, -1)
-        )
+        direction, at = found[cell.site], cell.site.at("last:")
+        up, down = (model.score(asked, answers, under=add(direction, dose=s * cell.dose, at=at)) for s in (1, -1))
         assert cell.score == pytest.approx(float((up.difference - down.difference).mean() / 2), abs=1e-4)
     assert search.won == max(search.cells, key=lambda cell: cell.score)
     assert len(search.cells) == 4
@@ -486,7 +521,11 @@ def test_without_questions_best_separates(model: Model) -> None:
 
 def test_best_refuses(model: Model) -> None:
     found, bare = find.mean_difference(model, SPLIT.fit, at=RESID), find.mean_difference(model, UNASKED.fit, at=RESID)
-    refuses(LeakedData, lambda: found.best(SPLIT.fit), "LeakedData: 36 test prompts were used to find or tune 'mean difference'")
+    refuses(
+        LeakedData,
+        lambda: found.best(SPLIT.fit),
+        "LeakedData: 36 test prompts were used to find or tune 'mean difference'",
+    )
     refuses(BadDose, lambda: found.best(SPLIT.tune, doses=[0]), "BadDose: no strength to try in [0]")
     refuses(
         BadDose,
@@ -523,11 +562,20 @@ def test_filters_measure_what_they_say(model: Model, monkeypatch: pytest.MonkeyP
         direction = found[cell.site]
         away = ablate(direction, at="everywhere")
         assert cell.score == pytest.approx(odds(plus, away), abs=1e-3)
-        assert cell.notes["induced"] == pytest.approx(odds(minus, add(direction, times=1, at=cell.site.at("all"))), abs=1e-3)
-        pairs = [(model.run(p).logits[-1].log_softmax(-1), model.run(p, under=away).logits[-1].log_softmax(-1)) for p in minus]
+        assert cell.notes["induced"] == pytest.approx(
+            odds(minus, add(direction, times=1, at=cell.site.at("all"))), abs=1e-3
+        )
+        pairs = [
+            (model.run(p).logits[-1].log_softmax(-1), model.run(p, under=away).logits[-1].log_softmax(-1))
+            for p in minus
+        ]
         kl = np.mean([float((a.exp() * (a - b)).sum()) for a, b in pairs])
         assert cell.notes["KL"] == pytest.approx(kl, abs=1e-4)
-    assert [cell.dropped for cell in search.cells] == ["", "", "block ≥ 0.8 L"]  # L1.resid is what block 2 of 3 receives
+    assert [cell.dropped for cell in search.cells] == [
+        "",
+        "",
+        "block ≥ 0.8 L",
+    ]  # L1.resid is what block 2 of 3 receives
     assert search.won == min(search.cells[:2], key=lambda cell: cell.score)
     assert search.best.provenance.steps[0].startswith("best of 3 cells (3 sites: embed @ last, L0.resid @ last, ")
 
@@ -537,7 +585,7 @@ def test_filters_keep_what_is_necessary_and_sufficient(planted: tuple[Model, Ten
     model, u = planted
     found = among(model, {"embed @ last": chance(9), LAST[0]: 8 * u, LAST[2]: u})
     search = found.search(SPLIT.tune, filters="refusal")
-    assert str(search.best.site) == "L0.resid @ last:"
+    assert str(search.best.site) == "L0.resid"  # judged, and acting from now on, at every position
     cell = search.won
     assert cell.score == pytest.approx(0, abs=1e-4)
     assert cell.notes["induced"] > 1
@@ -576,6 +624,7 @@ def test_filters_refuse(model: Model) -> None:
         "  found     width 40, not 32",
     )
     refuses(BadDose, lambda: found.best(UNASKED.tune, score=" yes", filters="refusal", doses=(1,)))
+    refuses(BadData, lambda: found.best(UNASKED.tune, filters="kl"), "BadData: there are no filters 'kl'")
 
 
 # ── what they say about themselves ───────────────────────────────────────────────────────────────────────────────────
@@ -673,7 +722,9 @@ def test_tables_and_selections() -> None:
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-METHODS = pytest.mark.parametrize("method", [find.mean_difference, find.pca, find.probe], ids=lambda method: method.method)
+METHODS = pytest.mark.parametrize(
+    "method", [find.mean_difference, find.pca, find.probe], ids=lambda method: method.method
+)
 
 
 @METHODS
@@ -705,7 +756,11 @@ def test_bad_data_are_refused(method: Any, model: Model) -> None:
         "OneClass: @ 3 both sides of every pair have read the same tokens",
     )
     both_ways = Pairs.of(["Rome is", "Paris is"], ["Paris is", "Rome is"])
-    refuses(BadVector, lambda: method(model, both_ways, at="L1.resid"), "BadVector: the two sides have the same mean at L1.resid @ last")
+    refuses(
+        BadVector,
+        lambda: method(model, both_ways, at="L1.resid"),
+        "BadVector: the two sides have the same mean at L1.resid @ last",
+    )
 
 
 @METHODS
@@ -760,3 +815,59 @@ def test_nothing_runs_before_bad_input_is_refused(model: Model, monkeypatch: pyt
     ):
         with pytest.raises(AssayError):
             call()
+
+
+# ── a real model ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_THINGS = (
+    "music rain winter coffee football chess trains poetry tea mathematics crowds snow gardening cinema dancing "
+    "swimming cats traffic queues algebra jazz camping onions museums"
+)
+THINGS = _THINGS.split()
+OPINIONS = Pairs(
+    tuple(
+        Pair(
+            Prompt(f"When it comes to {thing}, I love it"),
+            Prompt(f"When it comes to {thing}, I hate it"),
+            Prompt(f"My opinion of {thing} is that it is"),
+            (" great", " terrible"),
+            cluster=thing,
+        )
+        for thing in THINGS
+    )
+).split(fit=0.5, tune=0.2)
+
+
+def on_test(model: Model, *pushes: Any) -> list[float]:
+    asked = [pair.question for pair in OPINIONS.test if pair.question is not None]
+    return effects(model, (asked, (" great", " terrible")), pushes)
+
+
+def test_a_real_model_is_moved_by_what_the_pairs_contrast(smollm2: Model) -> None:
+    """On things that neither found nor tuned it, and further than by any of 19 random directions of the same norm."""
+    best = find.mean_difference(smollm2, OPINIONS.fit, at="L14:22.resid").best(OPINIONS.tune, doses=(0.5,))
+    null = [torch.randn(576, generator=torch.Generator().manual_seed(seed)) for seed in range(19)]
+    push = lambda vector: tuple(add(vector, dose=dose, at=best.site) for dose in (0.5, -0.5))
+    found, *chances = on_test(smollm2, push(best), *map(push, null))
+    assert found > max(map(abs, chances))
+
+
+def test_heads_of_a_real_model(smollm2: Model) -> None:
+    found = find.heads(smollm2, OPINIONS.fit)
+    assert (len(found), len(found.accuracy)) == (48, 270)
+    assert on_test(smollm2, (found.intervention(5), found.intervention(-5)))[0] > 1
+
+
+def test_the_letter_protocol_on_a_real_model(smollm2: Model) -> None:
+    questions = [
+        (
+            f"Do you like {thing}?\n\nChoices:\n (A) {'Yes' if n % 2 else 'No'}\n (B) {'No' if n % 2 else 'Yes'}",
+            *letters,
+        )
+        for n, thing in enumerate(THINGS[:8])
+        for letters in [("(A)", "(B)") if n % 2 else ("(B)", "(A)")]
+    ]
+    pairs = Pairs.answers_ab(questions)
+    check_letters(smollm2, pairs)
+    found = find.mean_difference(smollm2, pairs[:6], at="L14:17.resid")
+    assert len(found.search(pairs[6:], doses=(1,)).cells) == 3

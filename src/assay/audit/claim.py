@@ -11,11 +11,11 @@ from typing import Any
 
 from assay.errors import BadData, nearest
 from assay.evidence import Claim, Effect, Outcome, Threat
-from assay.scale.unit import UnitFunction, called, check_arguments, register
+from assay.scale.unit import AnyFunction, Registry, check_arguments
 
 ELSEWHERE = "go on with the same audit and the same arguments, or give a folder of its own: --into"
 
-_MEASURES: dict[str, Callable[..., Outcome]] = {}
+MEASURES = Registry("measure")
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,21 @@ class Audited:
         return self.outcome.effects[0] if self.outcome is not None and self.outcome.effects else None
 
 
-def measure(name: str) -> Callable[[UnitFunction], UnitFunction]:
+def measure(name: str) -> Callable[[AnyFunction], AnyFunction]:
     """Register ``fn(lab, **params) -> Outcome`` as the measure that a claim names. The function stays as it is.
 
     Raises:
         BadData: another function has the name.
     """
-    return lambda function: register(_MEASURES, "measure", name, function)
-
-
-def measure_called(name: str) -> Callable[..., Outcome]:
-    """The measure of a name. Raises `BadData`."""
-    return called(_MEASURES, "measure", name)
+    return lambda function: MEASURES.register(name, function)
 
 
 def checked(claims: object, threats: Sequence[Threat], before: Sequence[Claim] = ()) -> list[Claim]:
-    """The claims that an audit yielded, or `BadData`: no claims, a threat model or measure that is not there, parameters
-    that the measure does not take, a key that is taken.
+    """The claims that an audit yielded, if each can be tested.
+
+    Raises:
+        BadData: no claims, a threat model or measure that is not there, parameters that the measure does not take, or a
+            key that is taken.
     """
     if not isinstance(claims, list | tuple) or not claims or not all(isinstance(claim, Claim) for claim in claims):
         raise BadData(
@@ -89,9 +87,8 @@ def checked(claims: object, threats: Sequence[Threat], before: Sequence[Claim] =
             )
         if claim.key in taken:
             raise BadData(f"two claims are called {claim.key!r}", hint="a claim's key is its own within an audit")
-        check_arguments(
-            measure_called(claim.measure), claim.params, f"the measure {claim.measure!r} of claim {claim.key!r}"
-        )
+        what = f"the measure {claim.measure!r} of claim {claim.key!r}"
+        check_arguments(MEASURES[claim.measure], claim.params, what)
         taken.add(claim.key)
     return list(claims)
 

@@ -12,7 +12,7 @@ from assay.errors import BadData
 from assay.evidence import Claim, Ledger, Note, Unit
 from assay.evidence.digest import plain
 from assay.scale import Bench, Done, Executor, Task
-from assay.scale.unit import check_arguments, code_digest, unit_called
+from assay.scale.unit import UNITS, check_arguments, code_digest
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ class Lab(Bench):
 
     def units(self, unit: str | Callable[..., Any], over: Sequence[Mapping[str, Any]], /) -> list[Any]:
         """Do one unit for each set of parameters; results in their order. An executor may do them side by side."""
-        name, function = unit_called(unit)
+        name = UNITS.named(unit)
+        function = UNITS[name]
         for params in over:
-            check_arguments(function, dict(params), f"the unit {name!r}")
-        code = code_digest(function)
-        tasks = [
-            Task(name, function.__module__, _json(params), self.model.fingerprint, self.digests, code)
-            for params in over
-        ]
+            check_arguments(function, params, f"the unit {name!r}")
+        home, code, model = function.__module__, code_digest(function), self.model.fingerprint
+        tasks = [Task(name, home, _json(params), model, self.digests, code) for params in over]
         found = {task.address: self._recorded(task) for task in tasks}
         waiting = {task.address: task for task in tasks if found[task.address] is None}
         for place, done in enumerate(self.executor.run(list(waiting.values()), self.report), start=1):

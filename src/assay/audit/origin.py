@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.evidence import Claim, Origin, of_file, of_folder, of_json, of_text
 from assay.provenance import versions
+from assay.scale.unit import laboratory_digest
 
 if TYPE_CHECKING:
     from assay.run.model import Model
@@ -38,16 +39,21 @@ def origin_of(model: Model, data: Mapping[str, str], claims: Sequence[Claim], ar
             "numbers": str(engine.dtype).removeprefix("torch."),
         },
         selftest={check.name: check.deviation for check in tested},
-        more={"arguments": dict(arguments), "the model's own code was allowed to run": loaded.remote_code},
+        more={
+            "arguments": dict(arguments),
+            "code of the laboratory": laboratory_digest(),
+            "the model's own code was allowed to run": loaded.remote_code,
+        },
     )
 
 
 def data_digests(data: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 per file or folder. Raises `CorruptFile` for one that is not there."""
-    return {
-        name: of_json(of_folder(path, leave_out=(".git", "__pycache__"))) if path.is_dir() else of_file(path)
-        for name, path in data.items()
-    }
+    return {name: _digest(path) for name, path in data.items()}
+
+
+def _digest(path: Path) -> str:
+    return of_json(of_folder(path, leave_out=(".git", "__pycache__"))) if path.is_dir() else of_file(path)
 
 
 def shown_name(name: str) -> str:

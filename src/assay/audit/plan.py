@@ -7,17 +7,16 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from assay.audit import problems
-from assay.audit.claim import Audited
 from assay.audit.runner import Session, Watch
 from assay.errors import BadData, nearest
-from assay.evidence import Claim, Ledger, Threat
+from assay.evidence import Claim, Ledger, Note, Threat
 from assay.evidence.digest import plain
 from assay.scale import Executor
 
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 Source: TypeAlias = "Model | str | Path | Callable[[], Model] | None"
 """A model, what `Model.load` takes, or a function that loads one."""
 
-Story = Generator[Sequence[Claim], list[Audited], None]
+Story = Callable[..., Iterator[Sequence[Claim]]]
+"""A generator function: yields claims, and receives what came of them as a list of `Audited`."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Plan:
         question: what is asked, with ``{model}`` where the model's name belongs.
         threats: the ways in which the problem could be real.
         data: files and folders, by name.
-        notes: words for the report, by ``method``, ``data`` and ``limits``.
+        notes: words for the report.
         arguments: of the generator function; JSON values.
     """
 
-    story: Callable[..., Story]
+    story: Story
     problem: str
     question: str
     threats: tuple[Threat, ...]
     data: Mapping[str, Path] = field(default_factory=dict)
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,32 +125,35 @@ def audit(
     threats: Sequence[Threat],
     data: Mapping[str, str | Path] | None = None,
     notes: Mapping[str, Sequence[str]] | None = None,
-) -> Callable[[Callable[..., Story]], Plan]:
+) -> Callable[[Story], Plan]:
     """Make a `Plan` of a generator function that yields lists of claims and receives lists of `Audited`.
 
-    What it yields first is confirmatory; what it yields after an outcome is exploratory, by its place in the ledger. The
-    function holds no model: for the same answers it makes the same claims. See `Plan` for the arguments.
+    What it yields first is confirmatory; what it yields after an outcome is exploratory, by its place in the ledger.
+    The function holds no model: for the same answers it makes the same claims. See `Plan` for the arguments; ``notes``
+    are texts by the section of the report that they belong to, ``method``, ``data`` or ``limits``.
     """
 
-    def made(story: Callable[..., Story]) -> Plan:
+    def made(story: Story) -> Plan:
         if not inspect.isgeneratorfunction(story):
             raise BadData(
                 f"{story.__name__!r} is no generator function",
                 hint="an audit yields its claims: outcomes = yield [Claim(...), Claim(...)]",
             )
         files = {name: Path(path) for name, path in (data or {}).items()}
-        return Plan(story, problem, question, tuple(threats), files, dict(notes or {}))
+        said = tuple(_note(about, text) for about, texts in (notes or {}).items() for text in texts)
+        return Plan(story, problem, question, tuple(threats), files, said)
 
     return made
 
 
+def _note(about: str, text: str) -> Note:
+    return Note.model_validate({"about": about, "text": text})
+
+
 def audit_names() -> list[str]:
     """The audits that come with Assay."""
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(problems.__path__)
-        if not module.name.startswith("_") and not module.ispkg
-    )
+    found = pkgutil.iter_modules(problems.__path__)
+    return sorted(one.name for one in found if not one.ispkg and not one.name.startswith("_"))
 
 
 def audit_called(name: str) -> Plan:

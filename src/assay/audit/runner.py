@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from assay.audit.claim import ELSEWHERE, Audited, checked, measure_called, refuse_changed
+from assay.audit.claim import ELSEWHERE, MEASURES, Audited, checked, refuse_changed
 from assay.audit.lab import Lab
 from assay.audit.origin import data_digests, origin_of
 from assay.errors import AssayError, BadData, FileError, MissingExtra, ModelMismatch, RecordError
-from assay.evidence import Audit, Body, Claim, End, Ledger, Missing, Note, Origin, Outcome, Unit
+from assay.evidence import Audit, Body, Claim, End, Ledger, Missing, Origin, Outcome, Threat, Unit
+from assay.evidence.digest import canonical
 from assay.report import write_reports
 from assay.scale import Arrays, Executor, LocalExecutor
 
@@ -61,7 +62,7 @@ class Session:
 
     def run(self, source: Source, executor: Executor | None, auditor: str) -> Ledger:
         """See `assay.audit.Plan.run`."""
-        story = self.plan.story(**self.arguments)
+        story = cast(Generator[object, list[Audited], None], self.plan.story(**self.arguments))
         claims = checked(next(story, None), self.plan.threats)
         with Ledger.open(self.folder / LEDGER) as ledger:
             self._refuse_other_audit(ledger)
@@ -103,21 +104,15 @@ class Session:
         origin = origin_of(model, self.digests, claims, self.arguments)
         recorded = [entry.read(Origin) for entry in ledger.entries(Origin.kind)]
         if not recorded:
-            question = self.plan.question.replace("{model}", origin.model)
             asked = Audit(
                 name=self.plan.name,
                 problem=self.plan.problem,
-                question=question,
+                question=self.plan.question.replace("{model}", origin.model),
                 threats=self.plan.threats,
                 auditor=auditor,
                 access="weights and activations",
             )
-            notes = [
-                Note.model_validate({"about": about, "text": text})
-                for about, texts in self.plan.notes.items()
-                for text in texts
-            ]
-            _record(ledger, [asked, origin, *notes, *claims])
+            _record(ledger, [asked, origin, *self.plan.notes, *claims])
             return
         was = recorded[-1]
         if was.fingerprint != origin.fingerprint:
@@ -125,43 +120,42 @@ class Session:
                 f"the run in {str(self.folder)!r} audits another model",
                 recorded=f"{was.model} {was.fingerprint[:16]}",
                 this_model=f"{origin.model} {origin.fingerprint[:16]}",
-                hint="go on with the model it was begun with, at the same revision, or give a folder of its own: --into",
+                hint="go on with the model it began with, at the same revision, or give a folder of its own: --into",
             )
         if was != origin and not _over(ledger):  # other versions or another machine, which a reader should know
             ledger.record(origin)
 
     def _refuse_other_audit(self, ledger: Ledger) -> None:
         """Raise `BadData` where the folder holds something else than this audit with these arguments and data."""
-        asked = [entry.read(Audit) for entry in ledger.entries(Audit.kind)]
-        origins = [entry.read(Origin) for entry in ledger.entries(Origin.kind)]
         if not ledger.entries():
             return
-        now: dict[str, Any] = {
-            "audit": self.plan.name,
-            "threat models": [threat.model_dump() for threat in self.plan.threats],
-            "arguments": self.arguments,
-            "data": self.digests,
-        }
-        was: dict[str, Any] = {}
+        asked = [entry.read(Audit) for entry in ledger.entries(Audit.kind)]
+        origins = [entry.read(Origin) for entry in ledger.entries(Origin.kind)]
+        now = _identity(self.plan.name, self.plan.threats, self.arguments, self.digests)
+        was = dict.fromkeys(now)
         if asked and origins:
-            was = {
-                "audit": asked[0].name,
-                "threat models": [threat.model_dump() for threat in asked[0].threats],
-                "arguments": origins[0].more.get("arguments"),
-                "data": origins[0].data,
-            }
-        for what in now:
-            if was.get(what) != now[what]:
+            was = _identity(asked[0].name, asked[0].threats, origins[0].more.get("arguments"), origins[0].data)
+        for what, value in now.items():
+            if was[what] != value:
                 raise BadData(
                     f"the run in {str(self.folder)!r} is another audit: other {what}",
-                    recorded=f"{was.get(what)!r:.160}",
-                    now=f"{now[what]!r:.160}",
+                    recorded=canonical(was[what])[:160],
+                    now=canonical(value)[:160],
                     hint=ELSEWHERE,
                 )
 
     def _refuse_other_claims(self, ledger: Ledger, claims: Sequence[Claim]) -> None:
         recorded = [entry.read(Claim) for entry in ledger.entries(Claim.kind)]
         refuse_changed(recorded[len(self.claims) :], claims, str(self.folder))
+
+
+def _identity(name: str, threats: Sequence[Threat], arguments: object, data: dict[str, str]) -> dict[str, Any]:
+    return {
+        "audit": name,
+        "threat models": [threat.model_dump() for threat in threats],
+        "arguments": arguments,
+        "data": data,
+    }
 
 
 def _loaded(source: Source) -> Model:
@@ -197,7 +191,7 @@ def _measured(lab: Lab) -> Audited:
     """
     claim = lab.claim
     try:
-        outcome = measure_called(claim.measure)(lab, **claim.params)
+        outcome = MEASURES[claim.measure](lab, **claim.params)
         if not isinstance(outcome, Outcome) or outcome.claim != claim.digest:
             raise BadData(
                 f"the measure {claim.measure!r} gave no outcome of its claim",
@@ -216,6 +210,6 @@ def _measured(lab: Lab) -> Audited:
 
 def _told(error: Exception) -> str:
     """An error in one line, with the place where it was raised."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    what = error.what if isinstance(error, AssayError) else str(error)
-    return f"{type(error).__name__}: {' '.join(what.split())[:300]} ({Path(last.filename).name}:{last.lineno}, in {last.name})"
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join((error.what if isinstance(error, AssayError) else str(error)).split())[:300]
+    return f"{type(error).__name__}: {what} ({Path(at.filename).name}:{at.lineno}, in {at.name})"

@@ -8,35 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assay.cli.options import ModelOption, Revision
 from assay.cli.terminal import out
 from assay.errors import BadData
 
 if TYPE_CHECKING:
     from assay.run.model import Model
 
+Name = Annotated[str, typer.Argument(metavar="AUDIT", help="deception, or a file of your own: my_audit.py[:function].")]
+Into = Annotated[Path | None, typer.Option(help="The run's folder; runs/AUDIT unless given. A run there goes on.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An argument of the audit. May be repeated.")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")]
+Auditor = Annotated[str, typer.Option(help="Who asks, for the report.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own code run. It is recorded.")]
+
 
 def audit(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="AUDIT", help="One that comes with Assay, such as deception; or a file, my_audit.py[:function]."
-        ),
-    ],
-    model: Annotated[
-        str | None, typer.Option(help="org/name, a folder or a .gguf file; SmolLM2-135M-Instruct unless given.")
-    ] = None,
-    into: Annotated[
-        Path | None, typer.Option(help="The run's folder; runs/AUDIT unless given. A run that is there goes on.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An argument of the audit. May be repeated.")
-    ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")] = False,
-    auditor: Annotated[str, typer.Option(help="Who asks, for the report.")] = "",
-    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own code run. It is recorded.")
-    ] = False,
+    name: Name,
+    model: ModelOption = None,
+    into: Into = None,
+    settings: Settings = None,
+    retry: Retry = False,
+    auditor: Auditor = "",
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Audit a model for one problem class, and leave a report.
 
@@ -49,7 +46,6 @@ def audit(
     with Screen(out()) as screen:
 
         def load() -> Model:
-            screen.doing(f"loading {model or 'the default model'}")
             from assay.run.model import Model
 
             return Model.load(model, revision=revision, trust_remote_code=trust_remote_code)

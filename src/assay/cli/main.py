@@ -12,18 +12,13 @@ from assay.errors import AssayError
 
 app = typer.Typer(
     name="assay",
-    help="Targeted interpretability audits of language models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("audit")(audit.audit)
-app.command("steer")(steer.steer)
-app.command("sites")(sites.sites)
-app.command("check")(check.check)
-app.command("report")(check.report)
-app.command("doctor")(doctor.doctor)
+for command in (audit.audit, steer.steer, sites.sites, check.check, check.report, doctor.doctor):
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:

@@ -34,9 +34,7 @@ class Screen(Watch):
         self.answers = 0
         self.bar = Progress(
             SpinnerColumn(),
-            TextColumn(
-                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
-            ),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -44,7 +42,7 @@ class Screen(Watch):
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("opening the folder", total=None)
+        self.task = self.bar.add_task("", total=None)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -53,34 +51,28 @@ class Screen(Watch):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
 
-    def doing(self, text: str, done: int = 0, total: int | None = None) -> None:
-        """Show what is being done now."""
-        self.bar.update(self.task, description=visible(text), completed=done, total=total)
-
     def opened(self, folder: Path, resumed: bool) -> None:
-        """The folder is good."""
+        """The folder is good; the model comes next."""
         self.console.print(f"into {folder}" + (", where a run goes on" if resumed else ""))
+        self._doing("loading the model")
 
     def claimed(self, claims: Sequence[Claim]) -> None:
         """Claims are in the ledger."""
-        first = not self.claims
+        told = "made after an outcome: exploratory" if self.claims else "recorded before the first forward pass"
         self.claims += claims
-        told = "recorded before the first forward pass" if first else "made after an outcome: exploratory"
         self.console.print(f"{count(len(claims), 'claim')} {told}")
 
     def measuring(self, claim: Claim) -> None:
         """The work on a claim begins."""
-        self.bar.reset(self.task)
         self.said = time.monotonic()
-        self.doing(self._now())
+        self.bar.reset(self.task)
+        self._doing(self._now())
 
     def progress(self, text: str, done: int, total: int) -> None:
         """How far it is."""
-        now = time.monotonic()
-        if self.console.is_terminal:
-            self.doing(f"{self._now()}: {text}", done, total)
-        elif now - self.said > PLAIN_EVERY:
-            self.said = now
+        self._doing(f"{self._now()}: {text}", done, total)
+        if not self.console.is_terminal and time.monotonic() - self.said > PLAIN_EVERY:
+            self.said = time.monotonic()
             self.console.print(f"  {self._now()}: {visible(text)}, {done} of {total}")
 
     def answered(self, answer: Audited) -> None:
@@ -95,29 +87,29 @@ class Screen(Watch):
     def stopped(self) -> None:
         """Ctrl-C."""
         self.bar.stop()
-        self.console.print(
-            f"stopped; {count(self.answers, 'outcome')} recorded, and the same command goes on from here"
-        )
+        done = f"{self.answers} of {count(len(self.claims), 'claim')}"
+        self.console.print(f"stopped after {done}; the same command goes on from here")
 
     def verdicts(self, ledger: Ledger) -> None:
-        """One line per threat model, and where the report is."""
+        """One line per threat model, where the report is, and how to check it."""
         self.bar.stop()
-        page = read_page(ledger)
-        self.console.print(Text(f"\n{visible(page.audit.question)}", style="bold"))
+        page, folder = read_page(ledger), ledger.path.parent
+        self.console.print()
+        self.console.print(Text(visible(page.audit.question), style="bold"))
         self._show(
             [(view.threat.key, view.verdict, view.because) for view in page.threats],
             [view.threat.key for view in page.threats],
         )
         self.console.print()
-        folder = ledger.path.parent
-        show_rows(
-            self.console,
-            [("report", f"{folder / 'report.html'}"), ("check", f"assay check {folder} --head {page.head}")],
-        )
+        check = f"assay check {folder} --head {page.head}"
+        show_rows(self.console, [("report", f"{folder / 'report.html'}"), ("check", check)])
+
+    def _doing(self, text: str, done: int = 0, total: int | None = None) -> None:
+        self.bar.update(self.task, description=visible(text), completed=done, total=total)
+
+    def _now(self) -> str:
+        return f"claim {self.answers + 1} of {len(self.claims)}, {self.claims[self.answers].key}"
 
     def _show(self, rows: Sequence[tuple[str, str, str]], keys: Sequence[str]) -> None:
         widths = max(map(len, keys)), max(map(len, STYLES))
         show_rows(self.console, [tuple(map(visible, row)) for row in rows], styles=STYLES, widths=widths, indent=2)
-
-    def _now(self) -> str:
-        return f"claim {self.answers + 1} of {len(self.claims)}, {self.claims[self.answers].key}"

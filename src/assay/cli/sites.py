@@ -1,11 +1,10 @@
-"""``assay sites``: the places of a model, how wide they are, what others call them, and the proof that the names are true."""
+"""``assay sites``: a model's places, what others call them, and the proof that the names are true."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from assay.cli.options import ModelArgument, Revision
 from assay.cli.terminal import out, show_rows
 from assay.site import PARTS, Site, Span
 
@@ -13,40 +12,33 @@ if TYPE_CHECKING:
     from assay.model.anatomy import Anatomy
     from assay.run.model import Model
 
+CONVENTIONS = """
+L0 is the first block. One dose of add is the typical norm there, from the first block to the last.
+hidden_states[i] of transformers is what block i receives, L(i−1).resid; hidden_states[0] is embed.
+L{last}.resid is before the final norm; hidden_states[{blocks}] is after it.
 
-def sites(
-    model: Annotated[
-        str | None, typer.Argument(help="org/name, a folder or a .gguf file; SmolLM2-135M-Instruct unless given.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
-) -> None:
+Self-test: how far this model is from what the names promise
+"""
+
+
+def sites(model: ModelArgument = None, revision: Revision = None) -> None:
     """List a model's sites, and prove that their names are true."""
     from assay.run.model import Model
 
     console = out()
     with console.status("loading the model"):
         loaded = Model.load(model, revision=revision)
-    with console.status("measuring typical norms"):
         rows = site_rows(loaded)
-    last = loaded.shape.layers - 1
+    blocks = loaded.shape.layers
     console.print(f"{loaded!r}\n")
     show_rows(console, rows, heads=("site", "one row", "one dose", "in its own modules"))
-    console.print(
-        f"\nL0 is the first block. L{last}.resid is the last, before the final norm; hidden_states[{last + 1}] is after it."
-    )
-    console.print(
-        "hidden_states[i] of transformers is L(i−1).resid: what block i receives. So hidden_states[0] is embed."
-    )
-    console.print("One dose of add is the typical norm there, from the first block to the last.\n")
-    console.print("Self-test: the largest deviation from what the names promise")
+    console.print(CONVENTIONS.format(last=blocks - 1, blocks=blocks), end="")
     checks = () if loaded.tested is None else loaded.tested.checks
-    show_rows(
-        console, [(check.name, f"{check.deviation:.1e}", f"at most {check.limit:.0e}", check.where) for check in checks]
-    )
+    show_rows(console, [(one.name, f"{one.deviation:.1e}", f"at most {one.limit:.0e}", one.where) for one in checks])
 
 
 def site_rows(model: Model) -> list[tuple[str, str, str, str]]:
-    """One row per part: its sites on all layers, their shape, the typical norm from first to last, the module behind."""
+    """One row per part: its sites on all layers, one row's shape, the dose from first to last, the module behind."""
     from assay.report.words import number
 
     shape, own, rows = model.shape, _own_terms(model.engine.anatomy), []
@@ -57,19 +49,10 @@ def site_rows(model: Model) -> list[tuple[str, str, str, str]]:
         layers = None if part in ("embed", "logits") else Span(0, shape.layers)
         heads = Span(0, shape.heads) if part.startswith("head.") else None
         site, width = Site(part, layers, heads), shape.width(part)
-        norms = (
-            []
-            if width is None
-            else [number(model.typical_norm(one)) for one in (shape.expand(site)[0], shape.expand(site)[-1])]
-        )
-        rows.append(
-            (
-                str(site),
-                f"pos × {'pos' if width is None else width}",
-                " to ".join(dict.fromkeys(norms)) or "–",
-                own[part],
-            )
-        )
+        first, last = shape.expand(site)[0], shape.expand(site)[-1]
+        norms = () if width is None else (number(model.typical_norm(first)), number(model.typical_norm(last)))
+        dose = " to ".join(dict.fromkeys(norms)) or "–"
+        rows.append((str(site), f"pos × {'pos' if width is None else width}", dose, own[part]))
     return rows
 
 

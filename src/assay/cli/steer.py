@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from assay.cli.options import ModelOption
 from assay.cli.terminal import out
 from assay.site import Site
 
@@ -18,25 +19,28 @@ SIDE_BY_SIDE = 60
 """The narrowest terminal, in characters, on which two columns of text can be read."""
 
 
+Towards = Annotated[str, typer.Argument(metavar="TOWARDS", help="What to move towards, by example.")]
+Away = Annotated[str, typer.Argument(metavar="AWAY", help="What to move away from.")]
+Beginning = Annotated[str, typer.Argument(metavar="PROMPT", help="What the model goes on from.")]
+At = Annotated[str, typer.Option(help="Where: one site, without positions.")]
+Times = Annotated[float | None, typer.Option(help="Strength: times the raw difference. 5 unless given.")]
+Dose = Annotated[float | None, typer.Option(help="Strength in typical norms of the stream, instead of --times.")]
+Tokens = Annotated[int, typer.Option(min=1, help="How many tokens to generate.")]
+Chat = Annotated[bool, typer.Option("--chat", help="The prompt is a user's message, not the beginning of a text.")]
+Seed = Annotated[int | None, typer.Option(help="Sample with this seed; greedy unless given.")]
+
+
 def steer(
-    positive: Annotated[str, typer.Argument(help="What to move towards, by example.")],
-    negative: Annotated[str, typer.Argument(help="What to move away from.")],
-    prompt: Annotated[str, typer.Argument(help="What the model goes on from.")],
-    at: Annotated[str, typer.Option(help="Where: one site, without positions.")] = "L6.resid",
-    times: Annotated[
-        float | None, typer.Option(help="Strength: how many times the raw difference. 5 unless given.")
-    ] = None,
-    dose: Annotated[
-        float | None, typer.Option(help="Strength in typical norms of the stream, instead of --times.")
-    ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate.")] = 40,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="The prompt is a user's message, not the beginning of a text.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(help="Sample with this seed; greedy unless given.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="org/name, a folder or a .gguf file; SmolLM2-135M-Instruct unless given.")
-    ] = None,
+    positive: Towards,
+    negative: Away,
+    prompt: Beginning,
+    at: At = "L6.resid",
+    times: Times = None,
+    dose: Dose = None,
+    tokens: Tokens = 40,
+    chat: Chat = False,
+    seed: Seed = None,
+    model: ModelOption = None,
 ) -> None:
     """Try a pair on a prompt, natural and steered text side by side.
 

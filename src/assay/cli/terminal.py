@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -11,8 +13,20 @@ from rich.text import Text
 
 from assay.errors import AssayError
 
-HOLDS = {True: "ok", False: "no"}
-"""The word for whether something holds."""
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was looked at. ``remedy`` is what to do where it does not hold."""
+
+    holds: bool
+    what: str
+    found: str
+    remedy: str = ""
+
+    @property
+    def word(self) -> str:
+        """``ok`` or ``no``."""
+        return "ok" if self.holds else "no"
 
 
 def out() -> Console:
@@ -56,3 +70,11 @@ def show_rows(
         style = "dim" if heads and place == 0 else ""
         table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row), style=style)
     console.print(Padding(table, (0, 0, 0, indent)))
+
+
+def show_checks(console: Console, rows: Sequence[Row]) -> None:
+    """What was looked at, line by line. Leaves with exit code 1 unless all of it holds."""
+    told = [(row.word, row.what, row.found if row.holds else f"{row.found}; {row.remedy}") for row in rows]
+    show_rows(console, told, styles={"no": "bold red"})
+    if not all(row.holds for row in rows):
+        raise typer.Exit(1)

@@ -54,7 +54,8 @@ def contrast(model: Model, pairs: Pairs, sites: Sites) -> Contrast:
     """The activations of both sides at all sites; each distinct prompt runs once, all of them in one streamed pass.
 
     Raises, before anything runs, `EmptyData` for prompts of no tokens, `NoSuchPosition`, and `OneClass` where both
-    sides of every pair have read the same tokens; afterwards `BadVector` for activations that are not finite.
+    sides of every pair have read the same tokens; afterwards `BadVector` for activations that are not finite, and
+    where the two sides have the same mean.
     """
     prompts = list(dict.fromkeys(side for pair in pairs for side in (pair.positive, pair.negative)))
     rows, home = model.rows(prompts), {prompt: index for index, prompt in enumerate(prompts)}
@@ -67,9 +68,9 @@ def contrast(model: Model, pairs: Pairs, sites: Sites) -> Contrast:
                 found=f"{len(pairs)} pairs; the first begins {prompts[0].text[:60]!r}",
                 hint="read where the two sides have parted: @ last, or a span that differs",
             )
-    captured = capture(model, rows, list(sites))
+    read = Contrast(capture(model, rows, list(sites)), plus, minus)
     for site in sites:
-        finite = torch.isfinite(captured[site]).all(dim=1)
+        finite = torch.isfinite(read.captured[site]).all(dim=1)
         if not finite.all():
             raise BadVector(
                 f"activations at {site} are not finite",
@@ -77,11 +78,18 @@ def contrast(model: Model, pairs: Pairs, sites: Sites) -> Contrast:
                 f"the first {prompts[int(finite.int().argmin())].text[:60]!r}",
                 hint="find out where the NaN comes from; half precision overflows first at large residual norms",
             )
-    return Contrast(captured, plus, minus)
+        positive, negative = read[site]
+        apart, typical = float((positive - negative).mean(dim=0).norm()), float(positive.norm(dim=1).mean())
+        if not apart > 1e-9 * typical:
+            raise BadVector(
+                f"the two sides have the same mean at {site}",
+                found=f"{len(pairs)} pairs; the means differ by {apart:.2g}, where an activation is {typical:.3g} long",
+                hint="does each pair come in both orders, or do all prompts end in the same token at embed?",
+            )
+    return read
 
 
 def _placed(site: str | Site) -> Site:
     found = Site.parse(site)
     unsaid = found.positions == Positions() and not (isinstance(site, str) and "@" in site)
     return found.at("last") if unsaid else found
-

@@ -3,8 +3,9 @@
     choose  argmin over candidates of  score(ablate r everywhere)
     among   block < 0.8 L,  KL(model ‖ ablated) ≤ 0.1,  score(h + r) ≥ 0
 
-Candidates are vectors found at several layers and positions. A good one is necessary (without it the behaviour goes),
-sufficient (adding it, +1 times, brings the behaviour about) and harmless (elsewhere the next token stays as it was).
+Candidates are vectors found at several layers and positions, such as ``at=["L:.resid @ -1", "L:.resid @ -2"]`` for the
+last two tokens of the template. A good one is necessary (without it the behaviour goes), sufficient (adding it once
+brings the behaviour about) and harmless (elsewhere the next token stays as it was).
 
 The score of a prompt is log P(first answer) − log P(second), or with one answer its log-odds, log p − log(1 − p), which
 with the refusal's first token is the paper's refusal score. What is scored depends on the pairs:
@@ -25,7 +26,8 @@ score first; that is left to whoever makes the pairs.
 Misleads: an induced score of at least 0 asks that the behaviour become likelier than not, which many true directions do
 not reach at their raw length; and the best of many candidates looks good by luck: verify it on other data.
 
-Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction, §2.3 and appendix C.
+Source: Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction, §2.3, and its
+appendix on the selection of directions.
 """
 
 from __future__ import annotations
@@ -49,9 +51,7 @@ from assay.run.score import Answers
 from assay.run.sweep import Progress
 
 BY = "score under ablation"
-DEEPEST = 0.8
-MOST_KL = 0.1
-LEAST_INDUCED = 0.0
+DEEPEST, MOST_KL, LEAST_INDUCED = 0.8, 0.1, 0.0
 
 
 def refusal(
@@ -100,8 +100,8 @@ def refusal(
 def _why_not(ablated: float, induced: float, kl: float) -> str:
     if not np.isfinite([ablated, induced, kl]).all():
         return "not finite"
-    why = [f"KL > {MOST_KL}"] if kl > MOST_KL else []
-    return ", ".join([*why, "not induced"] if induced < LEAST_INDUCED else why)
+    reasons = {f"KL > {MOST_KL}": kl > MOST_KL, "not induced": induced < LEAST_INDUCED}
+    return ", ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def _prompts(on: Pairs, score: Answers | None) -> tuple[Asked, Asked, Sequence[str | Prompt]]:

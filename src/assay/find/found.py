@@ -10,10 +10,10 @@ from torch import Tensor
 
 from assay.act.intervention import Place
 from assay.direction import Direction
-from assay.errors import BadData, BadDose, BadVector, NoSuchSite, nearest
+from assay.errors import BadData, BadDose, NoSuchSite, nearest
 from assay.find.contrast import contrast, reading
 from assay.find.filters import BY, refusal
-from assay.find.search import DOSES, Search, questions, separated, steered, table, won
+from assay.find.search import DOSES, Cell, Search, concluded, questions, separated, steered, table
 from assay.prompt import Pairs, refuse_leak
 from assay.provenance import Provenance
 from assay.run.model import Model
@@ -104,8 +104,8 @@ class Directions:
 class Found(Directions):
     """Directions of one method at several sites. `best` chooses one of them on data that did not find it.
 
-    Each is as long as the mean difference of the two sides is along it, so that ``times=1`` carries the mean of one
-    side to the mean of the other, whatever the method.
+    As found, each is as long as the mean difference of the two sides is along it, so that ``times=1`` carries the mean
+    of one side to the mean of the other, whatever the method.
     """
 
     def at(self, layer: int) -> Direction:
@@ -147,7 +147,8 @@ class Found(Directions):
             score: answers to score after every question, instead of the pairs' own.
             doses: strengths, each tried in both signs; `assay.find.search.DOSES` unless given.
             acting: the positions at which directions act while they are judged, and at which the winner acts from then
-                on. ``last:`` is the last prompt token and every answer token; None is where each was read.
+                on. ``last:`` is the last prompt token and every answer token; None is where each was read. The filters
+                judge at every position, so their winner acts at ``all``.
             filters: ``"refusal"`` or none.
             progress: called with cells done and cells in all.
 
@@ -155,6 +156,8 @@ class Found(Directions):
         leave nothing.
         """
         self._refuse_used(on)
+        if filters not in (None, "refusal"):
+            raise BadData(f"there are no filters {filters!r}", nearest="refusal", hint="filters='refusal', or none")
         directions, asked = self.directions, questions(on, score)
         if doses is not None and (filters is not None or asked is None):
             raise BadDose(
@@ -166,8 +169,9 @@ class Found(Directions):
             )
         if filters is not None:
             cells = refusal(self.model, directions, on, score, progress)
-            left = [cell for cell in cells if not cell.dropped]
-            return won(BY, cells, min(left, key=lambda cell: cell.score or 0.0), directions, on, acting)
+            return concluded(
+                BY, cells, min([one for one in cells if not one.dropped], key=_score), directions, on, "all"
+            )
         if asked is not None:
             cells = steered(self.model, directions, asked, DOSES if doses is None else doses, acting, progress)
         elif score is None:
@@ -179,28 +183,22 @@ class Found(Directions):
                 hint="give the pairs questions; or leave score out, and directions are judged by separation",
             )
         by = "separation" if asked is None else "effect"
-        return won(by, cells, max(cells, key=lambda cell: cell.score or 0.0), directions, on, acting)
+        return concluded(by, cells, max(cells, key=_score), directions, on, acting)
 
 
 def fitted(model: Model, pairs: Pairs, at: Place, formula: Formula, name: str) -> Found:
     """A formula at every site, from one pass over all prompts.
 
-    Raises what `reading` and `contrast` raise, and `BadVector` where the two sides have the same mean.
+    Raises what `reading` and `contrast` raise.
     """
     sites = reading(model, at)
     read = contrast(model, pairs, sites)
-    fits = {}
-    for site in sites:
-        positive, negative = read[site]
-        fits[site] = formula(positive, negative)
-        length, typical = float(fits[site].vector.norm()), float(positive.norm(dim=1).mean())
-        if not length > 1e-9 * typical:
-            raise BadVector(
-                f"the two sides have the same mean at {site}",
-                found=f"{len(pairs)} pairs; they differ by {length:.2g}, where an activation is {typical:.3g} long",
-                hint="does each pair come in both orders, or do all prompts end in the same token at embed?",
-            )
-    return Found(model, fits, name, origin(model, pairs))
+    return Found(model, {site: formula(*read[site]) for site in sites}, name, origin(model, pairs))
+
+
+def _score(cell: Cell) -> float:
+    assert cell.score is not None
+    return cell.score
 
 
 def origin(model: Model, pairs: Pairs) -> Provenance:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -34,10 +34,10 @@ from torch import Tensor
 
 from assay.act.intervention import Intervention, Place, add
 from assay.direction import Direction
-from assay.errors import BadData, BadSite, EmptyData, NoSuchSite
+from assay.errors import BadData, BadSite, EmptyData, NoSuchSite, nearest
 from assay.find.contrast import contrast, reading
 from assay.find.found import Directions, Fit, origin
-from assay.find.probe import logistic
+from assay.find.probe import check_penalty, logistic
 from assay.find.search import effects, magnitudes, questions, tuned
 from assay.prompt import Pairs
 from assay.registry import finder
@@ -85,6 +85,10 @@ class Heads(Directions):
         if asked is None:
             raise BadData(
                 "heads are tuned on questions", found=repr(on), hint="give pairs that have questions and answers"
+            )
+        if not all(0 < top <= len(self) for top in tops):
+            raise NoSuchSite(
+                f"tops={list(tops)} of {len(self)} heads", hint="each is a number of heads that were chosen"
             )
         cells = [(top, alpha) for top in tops or (len(self),) for alpha in magnitudes(alphas)]
         pushes = [(self.intervention(alpha)[:top], self.intervention(-alpha)[:top]) for top, alpha in cells]
@@ -139,6 +143,11 @@ def heads(
         raise BadSite(
             f"find.heads reads the values of heads, not {sites[0]}", hint='at="L:.head[:].z @ last" is every head'
         )
+    if by not in get_args(By):
+        raise BadData(
+            f"heads are not ranked by {by!r}", nearest=nearest(by, get_args(By)), hint=f"by={get_args(By)[0]!r}"
+        )
+    check_penalty(C)
     if not 0 < top <= len(sites):
         raise NoSuchSite(
             f"there are no {top} heads to choose", found=f"{len(sites)} heads", hint=f"top={min(48, len(sites))}"
@@ -157,6 +166,8 @@ def heads(
 
 def _held_out(pairs: Pairs, validation: float, seed: int) -> tuple[Pairs, Pairs]:
     """Two parts of the pairs without a cluster or a prompt in common."""
+    if not 0 < validation < 1:
+        raise BadData(f"validation={validation!r} is no share", hint="give a number between 0 and 1, such as 0.2")
     try:
         parts = pairs.split(fit=1 - validation, tune=validation / 2, seed=seed)
     except EmptyData as error:

@@ -40,28 +40,31 @@ def pair(
 ) -> Direction:
     """The positional vector ``[T, d]`` of positive − negative at one site, which acts at ``0:T``.
 
+    Of a chat prompt, the arguments in the provenance hold the message only; its ``data`` digest holds all of it.
+
     Raises `BadSite` unless ``at`` is one place without a position, `NoSuchSite`, `EmptyData`, `BadData` for padding
     that is no single token, and `OneClass` where the two prompts are the same tokens, before anything runs;
     `BadVector` for NaN.
     """
     site = _one(model, at)
-    pairs = Pairs.of([positive], [negative])
-    rows = [model.row(prompt, word) for prompt, word in ((positive, "positive"), (negative, "negative"))]
-    T = max(len(row.tokens) for row in rows)
-    if len({row.tokens for row in rows}) == 1:
+    sides = [model.row(positive).tokens, model.row(negative).tokens]
+    T = max(map(len, sides))
+    if len(sides[0]) != len(sides[1]):
+        filler = _filler(model.tokenizer, pad)
+        sides = [(*tokens, *[filler] * (T - len(tokens))) for tokens in sides]
+    if sides[0] == sides[1]:
         raise OneClass(
             f"{str(positive)!r} and {str(negative)!r} are the same tokens",
-            found=f"{T} tokens each",
+            found=f"{T} tokens each, with the padding",
             hint="activation addition is the difference between two different prompts",
         )
-    filler = _filler(model.tokenizer, pad) if len({len(row.tokens) for row in rows}) > 1 else 0
-    rows = [Row(row.name, row.tokens + (filler,) * (T - len(row.tokens)), T) for row in rows]
     site = site.at(f"0:{T}")
-    run = forward(model, rows, None, [site])
-    vector = run["positive"][site].float() - run["negative"][site].float()
-    alike = [a == b for a, b in zip(rows[0].tokens, rows[1].tokens, strict=True)].index(False)
-    vector[:alike] = 0  # the same tokens give the same activations; only rounding would be left
-    return Direction(vector, site, origin(model, pairs), name or f"{positive} − {negative}")
+    run = forward(model, [Row(name, tokens, T) for name, tokens in zip("+-", sides, strict=True)], None, [site])
+    vector = run["+"][site].float() - run["-"][site].float()
+    parting = next(t for t in range(T) if sides[0][t] != sides[1][t])
+    vector[:parting] = 0  # the same tokens give the same activations; only rounding would be left
+    made = origin(model, Pairs.of([positive], [negative]))
+    return Direction(vector, site, made, name or f"{positive} − {negative}")
 
 
 def _one(model: Model, at: str | Site) -> Site:

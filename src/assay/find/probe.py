@@ -19,6 +19,8 @@ with, Li et al. 2023, Inference-Time Intervention, §3.1.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -36,6 +38,12 @@ def logistic(h: Tensor, labels: np.ndarray, C: float = 1.0) -> tuple[Tensor, flo
     """Weights ``[d]`` and bias of an L2 logistic regression on ``h`` ``[n, d]`` as it is (scikit-learn, L-BFGS)."""
     fitted = LogisticRegression(C=C, max_iter=1000).fit(h.numpy(), labels)
     return torch.from_numpy(fitted.coef_[0]), float(fitted.intercept_[0])
+
+
+def check_penalty(C: float) -> None:
+    """Raise `BadData` unless it is a positive number."""
+    if not 0 < C < math.inf:
+        raise BadData(f"C={C!r} is no strength of a penalty", hint="give a positive number; 1 is the usual one")
 
 
 def fit(positive: Tensor, negative: Tensor, C: float = 1.0) -> Fit:
@@ -56,6 +64,5 @@ def probe(model: Model, pairs: Pairs, *, at: Place, C: float = 1.0, name: str = 
     ``C`` is scikit-learn's: the larger, the weaker the penalty. Raises `NoSuchSite`, `BadSite`, `BadData`, `EmptyData`,
     `OneClass`, `NoSuchPosition` before anything runs; `BadVector`.
     """
-    if not C > 0:
-        raise BadData(f"C={C!r} is no strength of a penalty", hint="give a positive number; 1 is the usual one")
+    check_penalty(C)
     return fitted(model, pairs, at, lambda positive, negative: fit(positive, negative, C), name)

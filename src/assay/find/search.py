@@ -23,7 +23,6 @@ from assay.sites import Sites
 DOSES = (0.5, 1.0, 2.0)
 """Strengths tried unless others are given, each in both signs, in the unit of `add`."""
 
-
 Asked = tuple[Sequence[Prompt], Answers]
 """Prompts and the answers that are scored after them."""
 
@@ -59,7 +58,7 @@ class Search:
         return f"{self.best!r}\n{told(self.cells, self.by)}"
 
 
-def won(
+def concluded(
     by: str, cells: Sequence[Cell], winner: Cell, directions: Sequence[Direction], on: Pairs, acting: str | None
 ) -> Search:
     """The search that ``winner`` has won. Its direction now acts where it was judged."""
@@ -164,35 +163,26 @@ def magnitudes(doses: Sequence[float]) -> list[float]:
 def spelled(sites: Sequence[Site]) -> str:
     """``L8:24.resid @ last`` where that says it all, otherwise how many sites there are and the first of them."""
     layers = [site.layer for site in sites if isinstance(site.layer, int)]
-    if len(sites) > 1 and len(layers) == len(sites) and len({site.on(0) for site in sites}) == 1:
-        if layers == list(range(layers[0], layers[0] + len(sites))):
-            return str(replace(sites[0], layer=Span(layers[0], layers[-1] + 1)))
+    in_a_row = len(layers) == len(sites) and layers == list(range(layers[0], layers[0] + len(sites)))
+    if len(sites) > 1 and in_a_row and len({site.on(0) for site in sites}) == 1:
+        return str(replace(sites[0], layer=Span(layers[0], layers[-1] + 1)))
     return str(sites[0]) if len(sites) == 1 else str(Sites(tuple(sites)))
 
 
 def told(cells: Sequence[Cell], by: str) -> str:
     """Cells as a table."""
     return table(
-        [
-            {"site": cell.site, "dose": cell.dose, by: cell.score, **cell.notes, "dropped": cell.dropped}
-            for cell in cells
-        ]
+        [{"site": one.site, "dose": one.dose, by: one.score, **one.notes, "dropped": one.dropped} for one in cells]
     )
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows in aligned columns; columns that are empty throughout are left out."""
-    names = [
-        name
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if any(row.get(name) not in (None, "") for row in rows)
-    ]
-    body = [[_text(row.get(name)) for name in names] for row in rows]
-    widths = [max(len(line[column]) for line in [names, *body]) for column in range(len(names))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in [names, *body]
-    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [[name, *(_text(row.get(name)) for row in rows)] for name in names]
+    columns = [column for column in columns if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in zip(*columns, strict=True)]
     return "\n".join(lines)
 
 

@@ -96,8 +96,5 @@ def _write(path: Path, data: bytes) -> None:
             Path(beside).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise Unwritable(
-            f"cannot write {str(path)!r}",
-            found=error.strerror,
-            hint="free space, or choose a folder that you may write in",
-        ) from error
+        hint = "free space, or choose a folder that you may write in"
+        raise Unwritable(f"cannot write {str(path)!r}", found=error.strerror, hint=hint) from error

@@ -1,8 +1,8 @@
 """What travels between an audit and whatever does its work.
 
 A `Task` is pure data at an address that covers all it depends on; `Done` is JSON, and the digests of files. An
-`Executor` is anything with `run`: it takes tasks and gives back what was done, in any order. The local one works in this
-process; a cluster engine calls `perform` on its machines, and no audit changes.
+`Executor` is anything with `run`: it takes tasks and gives back what was done, in any order. The local one works in
+this process; a cluster engine calls `perform` on its machines, and no audit changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from assay.evidence import of_json
 from assay.evidence.digest import plain
 from assay.scale.arrays import Arrays
-from assay.scale.unit import is_unit, unit_called
+from assay.scale.unit import UNITS
 
 if TYPE_CHECKING:
     from assay.run.model import Model
@@ -95,10 +95,9 @@ class Executor(Protocol):
 
 def perform(task: Task, model: Model, data: Mapping[str, Path], folder: Path, report: Report) -> Done:
     """Do one task on this machine. Arrays go into ``folder``. Raises what the unit raises."""
-    if not is_unit(task.name):
+    if task.name not in UNITS:
         importlib.import_module(task.module)
-    _, function = unit_called(task.name)
-    arrays = Arrays(folder)
+    function, arrays = UNITS[task.name], Arrays(folder)
     start = time.perf_counter()
     result = plain(function(Bench(model, data, arrays, report), **task.params))
     seconds = time.perf_counter() - start

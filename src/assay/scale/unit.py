@@ -7,7 +7,7 @@ address, the same result, whenever and wherever it is run. Chance comes from a s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import CodeType
@@ -16,61 +16,64 @@ from typing import Any, TypeVar
 from assay.errors import BadData, nearest
 from assay.evidence import of_file, of_folder, of_json
 
-UnitFunction = TypeVar("UnitFunction", bound=Callable[..., Any])
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
-_UNITS: dict[str, Callable[..., Any]] = {}
 _PACKAGE = Path(__file__).parents[1]
 _UNSEEN_BY_UNITS = ("cli", "report", "disclose", "__pycache__")
 
 
-def unit(name: str) -> Callable[[UnitFunction], UnitFunction]:
+class Registry(dict[str, Callable[..., Any]]):
+    """Functions of one kind by name."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        raise BadData(
+            f"there is no {self.kind} {name!r}",
+            nearest=nearest(name, self),
+            hint=f'register it, @{self.kind}("{name}"), in a module that is imported',
+        )
+
+    def register(self, name: str, function: AnyFunction) -> AnyFunction:
+        """Add a function. Defined again, in a notebook or by a reload, it takes its own place.
+
+        Raises:
+            BadData: another function has the name.
+        """
+        known = self.get(name)
+        if known is not None and not _same(known, function):
+            raise BadData(
+                f"two functions want to be the {self.kind} {name!r}",
+                found=f"{_home(known)} and {_home(function)}",
+                hint="give one of them another name",
+            )
+        self[name] = function
+        return function
+
+    def named(self, function: str | Callable[..., Any]) -> str:
+        """The name of a function that is registered. Raises `BadData` for one that is not."""
+        name = function if isinstance(function, str) else next((n for n, f in self.items() if f is function), None)
+        if name is None:
+            own = getattr(function, "__name__", repr(function))
+            raise BadData(f"the function {own!r} is no {self.kind}", hint=f'decorate it: @{self.kind}("{own}")')
+        return name
+
+
+UNITS = Registry("unit")
+
+
+def unit(name: str) -> Callable[[AnyFunction], AnyFunction]:
     """Register ``fn(bench, **params) -> JSON`` as a unit of work. The function itself stays as it is.
 
     Raises:
         BadData: another function has the name.
     """
-    return lambda function: register(_UNITS, "unit", name, function)
+    return lambda function: UNITS.register(name, function)
 
 
-def unit_called(name: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
-    """A unit's name and function, from either. Raises `BadData` for one that is not registered."""
-    if not isinstance(name, str):
-        function, name = name, next((known for known, other in _UNITS.items() if other is name), name.__name__)
-        if _UNITS.get(name) is not function:
-            raise BadData(f"the function {name!r} is no unit", hint=f'decorate it: @unit("{name}")')
-    return name, called(_UNITS, "unit", name)
-
-
-def is_unit(name: str) -> bool:
-    """Whether a unit of this name is registered in this process."""
-    return name in _UNITS
-
-
-def register(table: dict[str, Callable[..., Any]], kind: str, name: str, function: UnitFunction) -> UnitFunction:
-    """Put a function into a table. The same function, defined again in a notebook or reloaded, takes its own place."""
-    known = table.get(name)
-    if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
-        raise BadData(
-            f"two functions want to be the {kind} {name!r}",
-            found=f"{known.__module__}.{known.__qualname__} and {function.__module__}.{function.__qualname__}",
-            hint="give one of them another name",
-        )
-    table[name] = function
-    return function
-
-
-def called(table: dict[str, Callable[..., Any]], kind: str, name: str) -> Callable[..., Any]:
-    """The function of a name. Raises `BadData`."""
-    if name not in table:
-        raise BadData(
-            f"there is no {kind} {name!r}",
-            nearest=nearest(name, table),
-            hint=f'register it: @{kind}("{name}"), in a module that is imported',
-        )
-    return table[name]
-
-
-def check_arguments(function: Callable[..., Any], params: dict[str, Any], what: str) -> None:
+def check_arguments(function: Callable[..., Any], params: Mapping[str, Any], what: str) -> None:
     """Raise `BadData` unless ``function(bench, **params)`` is a call that Python accepts."""
     signature = inspect.signature(function)
     try:
@@ -91,14 +94,25 @@ def code_digest(function: Callable[..., Any]) -> str:
     """
     source = Path(inspect.unwrap(function).__code__.co_filename)
     own = of_file(source) if source.is_file() else of_json(_bytecode(inspect.unwrap(function).__code__))
-    return of_json([_laboratory(), own])
+    return of_json([laboratory_digest(), own])
 
 
 @cache
-def _laboratory() -> str:
+def laboratory_digest() -> str:
+    """SHA-256 over Assay's own files, but for those that no unit's result depends on."""
     return of_json(of_folder(_PACKAGE, leave_out=_UNSEEN_BY_UNITS))
 
 
 def _bytecode(code: CodeType) -> list[Any]:
     constants = [_bytecode(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
     return [code.co_code.hex(), list(code.co_names), constants]
+
+
+def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether two functions are one that was defined twice: of one name, in one module or one file."""
+    at_home = one.__module__ == other.__module__ or inspect.getfile(one) == inspect.getfile(other)
+    return at_home and one.__qualname__ == other.__qualname__
+
+
+def _home(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"

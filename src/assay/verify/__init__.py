@@ -7,7 +7,8 @@
     print(verdict)
 """
 
+from assay.verify.rule import GATES
 from assay.verify.trial import direction
 from assay.verify.verdict import Verdict
 
-__all__ = ["Verdict", "direction"]
+__all__ = ["GATES", "Verdict", "direction"]

@@ -11,17 +11,17 @@ family          a draw                                                     exclu
 
 Each draw is as likely as its negative, so tests count both signs.
 
-- Σ is within classes: pooled over the contrast it would hold the direction itself. Nothing is projected out of it, so where
-  the direction shares much of its variance the control is weak; `ConceptShare` says by how much. It is never formed: with
-  residuals X ``[n, d]``, Xᵀz/√n has covariance XᵀX/n.
+- Σ is within classes: pooled over the contrast it would hold the direction itself. Nothing is projected out of it, so
+  where the direction has much of its variance the control is weak; `ConceptShare` says how much. It is never formed:
+  with residuals X ``[n, d]``, Xᵀz has covariance XᵀX.
 - A refit on shuffled labels is never brought to the direction's length: for consistent pairs its *orientation* is the
-  direction's own, and only its length tells that the labels carried nothing. It acts at ``‖raw refit‖/‖raw direction‖`` of
-  a dose, where raw is the unit vector times the mean gap of the two sides along it. Clusters are swapped whole.
+  direction's own, and only its length tells that the labels carried nothing. It acts at ``‖raw refit‖/‖raw direction‖``
+  of a dose, raw being the unit vector times the mean gap of the two sides along it. Clusters are swapped whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +124,7 @@ def flips(clusters: int, draws: int, rng: np.random.Generator) -> NDArray[np.boo
 
 
 def shuffled(vector: Array, sides: Sides, formula: Formula, swaps: NDArray[np.bool_]) -> Array:
-    """The finder's directions under swapped labels, at their raw length beside that of the true labels, ``[draws, d]``."""
+    """The finder's directions under swapped labels, as long as they are beside the true one, ``[draws, d]``."""
     true = np.linalg.norm(sides.raw(formula))
     if true == 0:
         raise BadVector(
@@ -141,11 +141,6 @@ def concept_share(vector: Array, residuals: Array) -> ConceptShare:
     total = float(np.trace(gram))
     along = float(np.sum((residuals @ vector) ** 2) / (vector @ vector))
     return ConceptShare(share=along / total, rank=total**2 / float(np.sum(gram**2)))
-
-
-def families(vector: Array, counts: Mapping[str, int], made: Mapping[str, Callable[[int], Array]]) -> Array:
-    """The direction and every draw of every family, in their order, ``[1 + draws, …]``."""
-    return np.concatenate([vector[None], *(made[name](count) for name, count in counts.items() if count)])
 
 
 def _as_long(drawn: Array, vector: Array) -> Array:

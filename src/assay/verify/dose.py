@@ -89,12 +89,12 @@ def equal_kl(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> Array:
-    """By which factor each vector ``[n, …]`` is to be scaled, so that at the largest dose, mean of both signs, it costs
-    ``budget`` nats per token of neutral text; ``[n]``.
+    """By how much to scale each vector ``[n, …]``, ``[n]``, for its largest dose to cost ``budget`` nats per token of
+    neutral text, mean of both signs.
 
     Read off the curve of KL against strength, both logarithmic; below the weakest strength measured KL goes with its
-    square. A vector that stays within the budget at twice the dose is taken at that. The factor is the same for a vector
-    and its negative, so a null of mirrored draws stays one.
+    square. A vector that is within the budget at twice the dose is taken at that. A vector and its negative have one
+    factor, so mirrored draws stay mirrored.
     """
     doses = [sign * factor * largest for factor in _FACTORS for sign in (1, -1)]
     conditions = [condition for vector in vectors for condition in pushes(vector, site, doses, "draw")]

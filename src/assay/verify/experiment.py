@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.act.intervention import Condition, Intervention, ablate, flat
-from assay.errors import BadDose
 from assay.run.score import score
 from assay.run.sweep import Progress
 from assay.site import Site
@@ -119,18 +118,14 @@ def _within(
     """Everything scaled to equal KL at the largest dose; shuffled refits by the direction's factor, since their length
     is what tells them from it.
     """
-    if isinstance(case.neutral, Missing) or not budget > 0:
-        found = str(case.neutral) if isinstance(case.neutral, Missing) else ""
-        raise BadDose(
-            f"budget={budget!r} cannot be met", found=found, hint="give nats per token above 0, and neutral texts"
-        )
+    assert not isinstance(case.neutral, Missing)
+    texts = case.neutral
 
     def scaled(vectors: Array, site: Site, refits: slice = slice(0, 0)) -> Array:
-        assert not isinstance(case.neutral, Missing)
         measured = np.ones(len(vectors), dtype=np.bool_)
         measured[refits] = False
         factors = np.ones(len(vectors))
-        factors[measured] = equal_kl(case.model, case.neutral, vectors[measured], site, case.doses[-1], budget, memory)
+        factors[measured] = equal_kl(case.model, texts, vectors[measured], site, case.doses[-1], budget, memory)
         factors[refits] = factors[0]
         return vectors * factors.reshape(-1, *[1] * (vectors.ndim - 1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,7 @@ from assay.errors import Unwritable
 from assay.verify.stats import Interval
 
 _BLUE, _VERMILLION, _INK = "#2583c4", "#d55e00", "#333333"  # Okabe and Ito, the blue a little lighter
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "assay",
     "text.parse_math": False,
@@ -64,7 +65,7 @@ def _nulls(axes: Axes, observed: Interval, nulls: Mapping[str, tuple[Sequence[fl
     edges = np.linspace(everything.min(), everything.max() or 1, 61)
     axes.axvspan(observed.low, observed.high, color=_VERMILLION, alpha=0.15, linewidth=0)
     axes.axvline(observed.value, color=_VERMILLION, linewidth=2)
-    for row, (name, (values, p)) in enumerate(reversed(nulls.items())):
+    for row, (name, (values, p)) in enumerate(reversed(list(nulls.items()))):
         counts, _ = np.histogram(values, edges)
         step = min(0.1, 0.62 / max(1, counts.max()))
         x = np.repeat((edges[:-1] + edges[1:]) / 2, counts)

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from assay.act.intervention import add
 from assay.act.rows import Row
 from assay.direction import Direction
-from assay.errors import BadData, BadSite, EmptyData, NeverFired, NoSuchPosition, nearest
+from assay.errors import BadData, BadDose, BadSite, EmptyData, NeverFired, NoSuchPosition, nearest
 from assay.model.core import NEUTRAL
+from assay.model.encode import continuation
 from assay.prompt import Pair, Pairs, Prompt, refuse_leak
 from assay.registry import fit_of, lookup
 from assay.run.drift import halves
@@ -28,10 +29,10 @@ from assay.verify.stats import least_draws
 from assay.verify.verdict import Missing
 
 CONTROLS = {"random": 59, "covariance": 59, "shuffled": 39, "orthogonal": 16}
-"""Draws of each family unless others are given. One more than each is a multiple of 10, so that alpha = .05 is met exactly."""
+"""Draws of each family unless others are given. One more is a multiple of 10, so that alpha = .05 is met exactly."""
 
 LEAST_SHUFFLED = 6
-"""Clusters whose sides can be swapped in enough ways (2⁵ up to sign) that the true labels seldom come up among them."""
+"""Clusters whose sides can be swapped in enough ways (2⁵ up to sign) for the true labels to come up seldom."""
 
 _CHOSEN = re.compile(r"best of (?P<cells>\d+) cells \((?P<sites>.*?)(?: × doses .*?)?\): (?P<by>\w+)")
 
@@ -98,6 +99,7 @@ def ready(
     alpha: float,
     search: Sequence[Direction] | None,
     neutral: Sequence[str | Prompt] | None,
+    budget: float | None,
 ) -> Case:
     """Check everything, in the order in which a user would want to hear of it."""
     _one_direction(model, direction)
@@ -132,7 +134,7 @@ def ready(
         gates=GATES if possible else GATES[:2],
         formula=formula,
         fit=on if fit is None else fit,
-        neutral=_neutral(model, direction, neutral),
+        neutral=_neutral(model, direction, neutral, budget),
         alpha=alpha,
         tokens=tokens,
     )
@@ -294,7 +296,7 @@ def _recorded(model: Model, direction: Direction) -> list[Site]:
 
 
 def reading(direction: Direction) -> Site:
-    """The one position at which the activations that made a direction were read; ``@ last`` where it is not recorded."""
+    """The one position at which the activations that made a direction were read; ``@ last`` where none is recorded."""
     text = direction.provenance.arguments.get("at")
     site = Site.parse(text) if isinstance(text, str) else direction.site
     if not site.one or site.place != direction.site.place:
@@ -308,23 +310,30 @@ def _rows(
     """The questions as rows, once every answer is known to tokenise and the direction to act; and all tokens."""
     rows = [model.row(question, str(index)) for index, question in enumerate(questions)]
     full = [
-        model.row(question, str(index), answer=answer)
-        for index, (question, both) in enumerate(zip(questions, answers, strict=True))
+        replace(row, tokens=(*row.tokens, *continuation(model.tokenizer, question, row.tokens, answer)[:-1]), room=1)
+        for row, question, both in zip(rows, questions, answers, strict=True)
         for answer in both
     ]
     model.program(full, [(add(direction, dose=1),)] * len(full))
-    return tuple(rows), sum(len(row.tokens) for row in full)
+    distinct = {(row.name, row.tokens) for row in full}  # two one-token answers are read off one row
+    return tuple(rows), sum(len(tokens) for _, tokens in distinct)
 
 
 def _neutral(
-    model: Model, direction: Direction, texts: Sequence[str | Prompt] | None
+    model: Model, direction: Direction, texts: Sequence[str | Prompt] | None, budget: float | None
 ) -> tuple[str | Prompt, ...] | Missing:
     chosen: tuple[str | Prompt, ...] = NEUTRAL if texts is None else tuple(texts)
     if len(chosen) < 2:
         raise EmptyData(f"{len(chosen)} neutral texts give no interval", hint="give two or more, or leave neutral out")
-    rows = halves(model, chosen)
+    rows, reason = halves(model, chosen), ""
     try:
         model.program(rows, [(add(direction, dose=1),)] * len(rows))
     except (NeverFired, NoSuchPosition):
-        return Missing(reason=f"neutral texts have no @ {direction.site.positions}")
-    return chosen
+        reason = f"neutral texts have no @ {direction.site.positions}"
+    if budget is not None and (reason or not 0 < budget < math.inf):
+        raise BadDose(
+            f"budget={budget!r} cannot be met",
+            found=reason,
+            hint="give nats per token above 0, and texts where it acts",
+        )
+    return Missing(reason=reason) if reason else chosen

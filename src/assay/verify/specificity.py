@@ -1,5 +1,5 @@
-"""Is it this direction, at this layer, on these tokens? Contrasts that stand beside a verdict and do not decide it: good
-directions often work next door, and a direction there is no draw from a null.
+"""Is it this direction, at this layer, on these tokens? Contrasts that stand beside a verdict and do not decide it:
+good directions often work next door, and one that stands there is no draw from a null.
 """
 
 from __future__ import annotations

@@ -67,33 +67,34 @@ def direction(
     `assay.verify.rule` says when a direction holds, `assay.verify.controls` how the controls are made.
 
     Args:
+        model: the model it was found on.
         direction: acts at its own site.
         on: test pairs that ask questions; no prompt of theirs may have found or tuned the direction.
-        fit: the pairs that found it: its finder runs again on them under shuffled labels, and their activations give the
-            covariance. A direction given by hand does without; the covariance is then that of ``on``.
+        fit: the pairs that found it: its finder runs again on them under shuffled labels, and their activations give
+            the covariance. A direction given by hand does without; the covariance is then that of ``on``.
         doses: mirrored, in the unit of `add`.
-        deciding: the mirrored doses among those at which controls run and the statistic is taken; all, unless given. The
-            outermost pair alone costs half as much as two pairs and tests much the same.
+        deciding: the mirrored doses among those at which controls run and the statistic is taken; all, unless given.
+            The outermost pair alone costs half as much as two pairs and tests much the same.
         score: ``(matching, other)`` answers for all items, instead of each pair's own.
-        controls: draws by family, over the defaults of `ready.CONTROLS`. A deciding family left out (0) leaves the verdict
-            undecided at best.
+        controls: draws by family, over the defaults of `ready.CONTROLS`. A deciding family left out (0) leaves the
+            verdict undecided at best.
         alpha: the level of every deciding test.
         search: the candidates, one per place, among which the direction was chosen *by its effect*. Every draw is then
-            carried through all places and counts with its best (max statistic), which costs as many times more. Taken from
-            the record that `best` leaves where this says enough; a choice by separation is free.
+            carried through all places and counts with its best (max statistic), which costs as many times more. Taken
+            from the record that `best` leaves where this says enough; a choice by separation is free.
         neutral: texts for side effects; plain prose unless given.
-        budget: nats per token. The direction and every draw are scaled so that the largest dose costs that much KL on the
-            neutral texts.
+        budget: nats per token. The direction and every draw are scaled so that the largest dose costs that much KL on
+            the neutral texts.
         prompt_baseline: an instruction to put before every question, scored beside.
         seed: of all draws.
         memory: bytes that a batch may take, as in `Model.sweep`.
         progress: called with cells done and cells in all, with 0 done before the first.
 
-    Raises, before anything runs: `LeakedData`, `ModelMismatch`, `BadDose` for doses that are not mirrored, `EmptyData` for
-    too few clusters, `BadData` for items that cannot be scored and for too few draws, `BadSite`, `NoSuchSite`, `BadVector`,
-    `NeverFired`.
+    Raises, before anything runs: `LeakedData`, `ModelMismatch`, `BadDose` for doses that are not mirrored, `EmptyData`
+    for too few clusters, `BadData` for items that cannot be scored and for too few draws, `BadSite`, `NoSuchSite`,
+    `BadVector`, `NeverFired`.
     """
-    case = ready(model, direction, on, fit, doses, deciding, score, controls, alpha, search, neutral)
+    case = ready(model, direction, on, fit, doses, deciding, score, controls, alpha, search, neutral, budget)
     drawn = draw(case, seed, budget, memory)
     run = bench(case, drawn)
     run.run(memory, progress)
@@ -181,7 +182,8 @@ def _controls(case: Case, drawn: Drawn, statistic: Array, run: Bench) -> dict[st
 
 def _note(name: str, case: Case, drawn: Drawn) -> str:
     if name == "covariance" and not isinstance(drawn.concept, Missing):
-        return f"{drawn.concept.share:.0%} of the variance lies along the direction, effective rank {drawn.concept.rank:.0f}"
+        share, rank = drawn.concept.share, drawn.concept.rank
+        return f"{share:.0%} of the variance lies along the direction, effective rank {rank:.0f}"
     clusters = len(case.fit.clusters)
     if name == "shuffled" and clusters < FEW_SHUFFLED:
         return f"only {clusters} clusters to swap"

@@ -74,13 +74,13 @@ class Sufficiency(Value):
 
 
 class Necessity(Value):
-    """Does removing it take the behaviour away? Asked of the items on which the model as it is prefers the matching answer.
+    """Does removing it take the behaviour away? Asked of items on which the model as it is prefers the matching answer.
 
     Attributes:
         present: how many items those are.
         here: what their score loses when the direction is ablated at its site.
         everywhere: likewise, ablated at every block input, attention and MLP output.
-        control: the loss at the site under covariance-matched directions, one-sided, never gating; None where none were drawn.
+        control: the loss at the site under covariance-matched directions, one-sided, never gating; None without any.
     """
 
     present: int
@@ -130,9 +130,9 @@ class Power(Value):
 
 
 class ConceptShare(Value):
-    """How much of the activations' variance within classes lies along the direction, and over how many directions the
-    variance is spread (participation ratio). Covariance-matched draws resemble the direction by as much: the mean squared
-    cosine between it and a draw is about ``share``, and where that is large, the control holds much of the direction.
+    """How much of the activations' variance within classes lies along the direction (``share``), and over how many
+    directions that variance is spread (``rank``, the participation ratio). The share is about the mean squared cosine
+    between the direction and a covariance-matched draw: where it is large, the control holds much of the direction.
     """
 
     share: float
@@ -140,7 +140,7 @@ class ConceptShare(Value):
 
 
 class Cost(Value):
-    """What was announced before the run: cells (prompt × condition) and their tokens, before any sharing."""
+    """What the sweep takes: cells (prompt × condition) and their tokens, before cells share any."""
 
     cells: int
     tokens: int
@@ -152,7 +152,7 @@ class Verdict(Value):
     Attributes:
         verdict, because: the word, and one sentence.
         p, alpha: the largest p of the tests that decide, and the level.
-        effect: the slope: score (nats) per dose, mean over items. Its interval is a cluster bootstrap, from 10 clusters on.
+        effect: the slope, score (nats) per dose, mean over items; a cluster bootstrap interval from 10 clusters on.
         slopes: the items' own, in their order.
         clusters: independent units among the items.
         items_p: one-sided sign-flip p over clusters; decides.
@@ -214,7 +214,7 @@ class Verdict(Value):
         curve = self.dose_response
         return draw(
             Path(path),
-            title=f"{self.direction} at {self.site}: {self.verdict}",
+            title=f"{self.direction} at {self.site} · {self.verdict}",
             observed=self.effect.interval,
             nulls={name: (control.values, control.p) for name, control in self.controls.items() if control.values},
             curve=(curve.doses, curve.means, curve.lows, curve.highs),
@@ -222,7 +222,7 @@ class Verdict(Value):
 
     def __str__(self) -> str:
         lines = [
-            f"{self.direction} at {self.site}: {self.verdict}, p {self.p:.3g} (alpha {self.alpha:g})",
+            f"{self.direction} at {self.site} · {self.verdict}, p {self.p:.3g} (alpha {self.alpha:g})",
             self.because,
             "",
         ]
