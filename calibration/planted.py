@@ -2,7 +2,7 @@
 
 The stream is 64 wide. A word's embedding is anisotropic noise, with variances as 1/rank, and where the word is one side
 of a contrast, ± a concept. The answer's score, logit(yes) − logit(no), reads one direction of the normed final stream.
-Three blocks with random weights stand between: each adds about as much as half of what is there, so that concept and
+Three blocks with random weights stand between, each of which adds about a third of what there is, so that concept and
 readout are in every layer's stream, somewhat turned, and layers differ.
 
 Planted: the readout is the concept itself, or has a given cosine with it. Unrelated: it is another direction with the
@@ -49,8 +49,17 @@ class Planted:
     root: Array
 
 
-def planted(seed: int, cosine: float | None = 1.0, sizes: tuple[int, int, int] = (24, 16, 16)) -> Planted:
-    """A fresh organism: ``cosine`` between readout and concept, None for an unrelated one; pairs to fit, tune, test."""
+def planted(
+    seed: int, cosine: float | None = 1.0, sizes: tuple[int, int, int] = (24, 16, 16), blocks: float = 0.7
+) -> Planted:
+    """A fresh organism.
+
+    Args:
+        seed: of everything.
+        cosine: between readout and concept; None for an unrelated readout.
+        sizes: pairs to fit, tune and test.
+        blocks: the size of the blocks' weights, in 1/√width; what they add goes with its cube.
+    """
     rng = np.random.default_rng([seed, 7])
     axes, _ = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))
     variance = 1 / np.arange(1, WIDTH + 1)
@@ -60,7 +69,7 @@ def planted(seed: int, cosine: float | None = 1.0, sizes: tuple[int, int, int] =
     if cosine is not None:
         readout = cosine * concept + np.sqrt(1 - cosine**2) * unit(other - (other @ concept) * concept)
     words, vectors = _words(sum(sizes), root, concept, rng)
-    model = _model(words, vectors, readout, seed)
+    model = _model(words, vectors, readout, blocks, seed)
     parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     fit, tune, test = (Pairs(tuple(_pair(int(item)) for item in part)) for part in parts)
     return Planted(model, fit, tune, test, concept, readout, root)
@@ -91,7 +100,7 @@ def _pair(item: int) -> Pair:
     return Pair(*sides, Prompt(f"{start} ask{item}"), (" yes", " no"), cluster=str(item))
 
 
-def _model(words: Sequence[str], vectors: Array, readout: Array, seed: int) -> Model:
+def _model(words: Sequence[str], vectors: Array, readout: Array, blocks: float, seed: int) -> Model:
     config = LlamaConfig(
         vocab_size=len(words),
         hidden_size=WIDTH,
@@ -110,11 +119,11 @@ def _model(words: Sequence[str], vectors: Array, readout: Array, seed: int) -> M
         hf = LlamaForCausalLM(config).eval()
         for name, weight in hf.named_parameters():
             if weight.dim() == 2 and "layers" in name:
-                weight.normal_(std=1.2 / np.sqrt(WIDTH))
+                weight.normal_(std=blocks / np.sqrt(WIDTH))
         hf.model.embed_tokens.weight.copy_(torch.from_numpy(vectors))
         hf.lm_head.weight.normal_(std=0.1)
         hf.lm_head.weight[1:3] = torch.from_numpy(np.outer([0.5, -0.5], readout)).float()
-    text = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
+    text = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))  # noqa: S106
     text.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=text, pad_token="<pad>", unk_token="<pad>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=text, pad_token="<pad>", unk_token="<pad>")  # noqa: S106
     return Model.load(hf, tokenizer=tokenizer, selftest=False)

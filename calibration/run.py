@@ -97,8 +97,8 @@ def isotropic(seed: int) -> Verdict:
 
 
 def displaced(seed: int) -> Verdict:
-    """Drawn with the covariance of the embeddings, and carried to layers whose covariance is another."""
-    organism = planted(seed)
+    """Drawn with the covariance of the embeddings, and carried to layers that blocks have filled otherwise."""
+    organism = planted(seed, blocks=1.2)
     vector = organism.root @ np.random.default_rng([seed, 4]).standard_normal(WIDTH)
     return drawn(organism, dict.fromkeys(organism.model.sites(SITES), vector), seed)
 
@@ -186,9 +186,9 @@ def main() -> int:
             count = (20 if null else 10) if options.quick else (NULL if null else PLANTED)
             verdicts = list(pool.map(trial, range(count), chunksize=5))
             rows.append(row(name, verdicts))
-            print(" | ".join(rows[-1]), f"({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{' | '.join(rows[-1])} ({time.monotonic() - started:.0f} s)\n")
     text = table(rows)
-    print(text)
+    sys.stdout.write(f"{text}\n")
     if options.write:
         page = Path(__file__).with_name("README.md")
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)

@@ -71,9 +71,9 @@ def kinds(ledger: Ledger) -> list[str]:
 
 
 def results(ledger: Ledger) -> list[object]:
-    """All that was found, without times."""
+    """All that was found, without times and addresses."""
     said = [entry.body for kind in ("outcome", "missing") for entry in ledger.entries(kind)]
-    return said + sorted(json.dumps({**entry.body, "seconds": 0}) for entry in ledger.entries("unit"))
+    return said + sorted(json.dumps([entry.body["params"], entry.body["result"]]) for entry in ledger.entries("unit"))
 
 
 # ── the order of events ─────────────────────────────────────────────────────────────────────────────────────────

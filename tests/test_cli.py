@@ -14,12 +14,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from assay.audit.claim import MEASURES
 from assay.cli import main
 from assay.cli.steer import show_texts
 from assay.cli.terminal import show_rows
 from assay.errors import AssayError
 from assay.evidence import Ledger
 from assay.report.words import sized
+from assay.scale.unit import UNITS
 from tests.tiny import tiny, tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASSAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_names() -> Iterator[None]:
+    """The command reads the toy's file anew; whoever imported it before gets its units and measures back."""
+    before = [(names, dict(names)) for names in (UNITS, MEASURES)]
+    yield
+    for names, known in before:
+        names.clear()
+        names.update(known)
 
 
 Assay = Callable[..., tuple[int, str, str]]
@@ -88,7 +100,8 @@ def test_an_audit_in_a_pipe_prints_plain_lines(folder: Path, tmp_path: Path, ass
         f"  fails  not testable    There is no outcome: {failed}",
         "",
         f"report  {tmp_path / 'run' / 'report.html'}",
-        f"check   assay check {tmp_path / 'run'} --head {head}",
+        f"check   assay check {tmp_path / 'run'}",
+        f"head    {head}",
     ]
 
 
@@ -217,22 +230,22 @@ def test_steer_shows_both_texts_and_a_receipt(folder: Path, assay: Assay) -> Non
     given = ("--at", "L1.resid", "--times", "8", "--tokens", "6", "--model", folder)
     code, out, err = assay("steer", " Love", " Hate", "I love you because", *given)
     assert (code, err) == (0, "")
-    natural, steered = out.split("steered by add( Love −  Hate, times=8) at L1.resid @ 0:2\n")
+    natural, steered = out.split("steered\n")
     assert natural.startswith("natural\nI love you because")
     assert steered.startswith("I love you because")
     assert natural.removeprefix("natural\n").strip() != steered.rpartition("receipt")[0].strip()
-    assert "touched 2 tokens at L1.resid @ 0:2" in steered
+    assert "add( Love −  Hate, times=8) at L1.resid @ 0:2 touched 2 tokens" in steered
 
 
 def test_steer_with_dose_zero_changes_nothing(folder: Path, assay: Assay) -> None:
     given = ("--at", "L1.resid", "--dose", "0", "--seed", "0", "--chat", "--tokens", "6", "--model", folder)
     _, out, _ = assay("steer", " Love", " Hate", "I", *given)
-    natural, steered = out.partition("receipt")[0].split("steered by add( Love −  Hate, dose=0) at L1.resid @ 0:2\n")
+    natural, steered = out.partition("receipt")[0].split("steered\n")
     assert natural.removeprefix("natural\n") == steered
 
 
 def test_texts_stand_side_by_side_where_there_is_room() -> None:
-    texts = {"natural": "I am [bold]here[/bold]", "steered by add": "I am there"}
+    texts = {"natural": "I am [bold]here[/bold]", "steered": "I am there"}
 
     def shown(width: int) -> str:
         console = Console(width=width, force_terminal=True, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
@@ -240,7 +253,7 @@ def test_texts_stand_side_by_side_where_there_is_room() -> None:
         return console.export_text()
 
     wide, narrow = shown(80), shown(40)
-    assert any("natural" in line and "steered by add" in line for line in wide.splitlines())
+    assert any("natural" in line and "steered" in line for line in wide.splitlines())
     assert any("[bold]here[/bold]" in line and "I am there" in line for line in wide.splitlines())
     assert not any("natural" in line and "steered" in line for line in narrow.splitlines())
 

@@ -192,14 +192,18 @@ def test_answers_for_all_items(organism: Planted, concept: Direction, verdict: V
 
 def test_the_search_is_paid_for(organism: Planted, found: Found) -> None:
     best = found.best(on=organism.tune)
-    given = judge(organism, best, search=found.directions)
+    seen: list[tuple[int, int]] = []
+    given = judge(organism, best, search=found.directions, progress=lambda done, total: seen.append((done, total)))
     taken = judge(organism, best)
     assert given.provenance.arguments["search"] == [f"L{layer}.resid @ last:" for layer in range(3)]
     assert {name: control.p for name, control in given.controls.items()} == {
         name: control.p for name, control in taken.controls.items()
     }
     assert "largest of 3 places" in given.controls["random"].note
-    assert given.cost.cells > 2 * judge(organism, found.at(0)).cost.cells
+    assert given.cost.cells == judge(organism, found.at(0)).cost.cells + 2 * 4 * 2 * 58  # places, items, doses, vectors
+    assert {total for _, total in seen} == {given.cost.cells}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == given.cost.cells
 
 
 def test_p_is_that_of_the_largest_place(organism: Planted, monkeypatch: pytest.MonkeyPatch) -> None:

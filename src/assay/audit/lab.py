@@ -21,6 +21,9 @@ class Lab(Bench):
 
     Attributes:
         claim: the claim that is tested; its digest goes into the outcome.
+        digests: of the data, by name.
+        executor: who does the units.
+        ledger: where their results are kept.
     """
 
     claim: Claim
@@ -51,11 +54,14 @@ class Lab(Bench):
         tasks = [Task(name, home, _json(params), model, self.digests, code) for params in over]
         found = {task.address: self._recorded(task) for task in tasks}
         waiting = {task.address: task for task in tasks if found[task.address] is None}
+        if waiting:
+            self.progress(name, 0, len(waiting))
         for place, done in enumerate(self.executor.run(list(waiting.values()), self.report), start=1):
             found[done.task.address] = self._keep(done)
-            if len(waiting) > 1:
-                self.progress(name, place, len(waiting))
-        return [body.result for task in tasks if (body := found[task.address]) is not None]
+            self.progress(name, place, len(waiting))
+        bodies = [found[task.address] for task in tasks]
+        assert None not in bodies, "the executor gave back fewer tasks than it took"
+        return [body.result for body in bodies if body is not None]
 
     def note(self, about: Literal["method", "data", "limits"], text: str) -> None:
         """Words for the report's section on method, data or limits. Said once, however often this is called."""

@@ -93,8 +93,16 @@ class Session:
         answer = _recorded(claim, ledger)
         if answer is None or (self.retry and answer.missing):
             self.watch.measuring(claim)
-            arrays = Arrays(self.folder / ARRAYS)
-            lab = Lab(model, self.plan.data, arrays, self.watch.progress, claim, self.digests, executor, ledger)
+            lab = Lab(
+                model=model,
+                data=self.plan.data,
+                arrays=Arrays(self.folder / ARRAYS),
+                report=self.watch.progress,
+                claim=claim,
+                digests=self.digests,
+                executor=executor,
+                ledger=ledger,
+            )
             answer = _measured(lab)
         self.watch.answered(answer)
         return answer

@@ -65,12 +65,11 @@ class Screen(Watch):
     def measuring(self, claim: Claim) -> None:
         """The work on a claim begins."""
         self.said = time.monotonic()
-        self.bar.reset(self.task)
         self._doing(self._now())
 
     def progress(self, text: str, done: int, total: int) -> None:
         """How far it is."""
-        self._doing(f"{self._now()}: {text}", done, total)
+        self.bar.update(self.task, description=f"{self._now()}: {visible(text)}", completed=done, total=total)
         if not self.console.is_terminal and time.monotonic() - self.said > PLAIN_EVERY:
             self.said = time.monotonic()
             self.console.print(f"  {self._now()}: {visible(text)}, {done} of {total}")
@@ -101,11 +100,13 @@ class Screen(Watch):
             [view.threat.key for view in page.threats],
         )
         self.console.print()
-        check = f"assay check {folder} --head {page.head}"
-        show_rows(self.console, [("report", f"{folder / 'report.html'}"), ("check", check)])
+        told = {"report": folder / "report.html", "check": f"assay check {folder}", "head": page.head}
+        show_rows(self.console, [(what, str(value)) for what, value in told.items()])
 
-    def _doing(self, text: str, done: int = 0, total: int | None = None) -> None:
-        self.bar.update(self.task, description=visible(text), completed=done, total=total)
+    def _doing(self, text: str) -> None:
+        """Something new: its bar pulses until it says how much there is to do."""
+        self.bar.remove_task(self.task)
+        self.task = self.bar.add_task(visible(text), total=None)
 
     def _now(self) -> str:
         return f"claim {self.answers + 1} of {len(self.claims)}, {self.claims[self.answers].key}"

@@ -59,12 +59,12 @@ def site_rows(model: Model) -> list[tuple[str, str, str, str]]:
 def _own_terms(anatomy: Anatomy) -> dict[str, str]:
     return {
         "embed": f"input of {anatomy.blocks}.0",
-        "head.pattern": f"attention weights of {anatomy.attn} (eager)",
-        "head.z": f"input of {anatomy.o_proj}, by head",
+        "head.pattern": f"weights of {anatomy.attn} (eager)",
+        "head.z": f"input of {anatomy.o_proj}",
         "attn.out": f"output of {anatomy.attn_out}",
         "mid": "between the two, no module",
         "mlp.act": f"input of {anatomy.down}",
         "mlp.out": f"output of {anatomy.mlp_out}",
         "resid": f"output of {anatomy.blocks}.i",
-        "logits": "output of the head over the vocabulary",
+        "logits": "scores over the vocabulary",
     }

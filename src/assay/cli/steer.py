@@ -57,15 +57,14 @@ def steer(
     with console.status("loading the model"):
         loaded = Model.load(model)
     with console.status("generating"):
-        push = add(
-            pair(loaded, positive, negative, at=site), times=5.0 if times is None and dose is None else times, dose=dose
-        )
+        strength = 5.0 if times is None and dose is None else times
+        push = add(pair(loaded, positive, negative, at=site), times=strength, dose=dose)
         asked = loaded.chat(prompt) if chat else prompt
         sampling = None if seed is None else Sampling(seed=seed)
         natural = loaded.generate(asked, tokens=tokens, sampling=sampling)
         steered = loaded.generate(asked, tokens=tokens, sampling=sampling, under=push)
     before = "" if chat else visible(prompt)
-    texts = {"natural": before + visible(natural.text), visible(f"steered by {push}"): before + visible(steered.text)}
+    texts = {"natural": before + visible(natural.text), "steered": before + visible(steered.text)}
     show_texts(console, texts, dim=len(before))
     for receipt in steered.receipts:
         console.print(f"receipt  {visible(str(receipt))}", style="dim")

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.act.compile import compile_program
 from assay.act.intervention import Intervention
-from assay.act.program import Place, Program, compile_program
+from assay.act.program import Place, Program
 from assay.act.rows import Row
 from assay.errors import BadData, EmptyData
 from assay.model.anatomy import Anatomy, anatomy_of

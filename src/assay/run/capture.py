@@ -14,7 +14,7 @@ from torch import Tensor
 from assay.act.intervention import Intervention
 from assay.act.program import Place
 from assay.act.rows import Row
-from assay.errors import BadData, BadSite, Unwritable
+from assay.errors import BadData, BadSite, NoSuchSite, Unwritable, nearest
 from assay.model.clock import right_padded
 from assay.model.core import Core
 from assay.run.passes import by_row
@@ -57,7 +57,13 @@ class Captured:
     values: Mapping[Site, Tensor]
 
     def __getitem__(self, site: str | Site) -> Tensor:
-        return self.values[Site.parse(site)]
+        wanted = Site.parse(site)
+        if wanted not in self.values:
+            known = [str(site) for site in self.values]
+            raise NoSuchSite(
+                f"{wanted} was not captured", found=", ".join(known), nearest=nearest(str(wanted), known), hint="capture it too"
+            )
+        return self.values[wanted]
 
 
 def capture(

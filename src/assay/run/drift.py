@@ -16,6 +16,7 @@ from assay.errors import EmptyData
 from assay.model.core import Core
 from assay.prompt import Prompt
 from assay.run.passes import Pass, passes
+from assay.run.plan import refuse
 
 _POSITIONS = 256
 """Predictions over the whole vocabulary that are held at once (of one text, all)."""
@@ -64,6 +65,7 @@ def drift(
 ) -> Drift:
     """KL and negative log-likelihood per token of each text's second half, under every condition."""
     rows = halves(core, texts)
+    refuse(core, [[row] for row in rows], conditions)
     tokens = np.array([len(row.tokens) - row.prompt for row in rows])
     kl, nll = np.zeros((2, len(rows), len(conditions)))
     natural = np.zeros(len(rows))

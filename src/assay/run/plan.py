@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from assay.act.compile import fitted, interval
 from assay.act.intervention import Intervention
-from assay.act.program import fitted, interval
 from assay.act.receipt import never
 from assay.act.rows import Row
 from assay.errors import NeverFired, NoSuchPosition, NoSuchRow

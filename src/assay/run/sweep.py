@@ -112,7 +112,7 @@ def _table(
             "condition": [condition for _, condition in cells],
             "text": [str(prompts[prompt]) for prompt, _ in cells],
             "under": [told[condition] for _, condition in cells],
-            "op": [getattr(firsts[condition], "op", None) for _, condition in cells],
+            "op": pa.array([getattr(firsts[condition], "op", None) for _, condition in cells], pa.string()),
             "layer": pa.array([layers[condition] for _, condition in cells], pa.int64()),
             "dose": pa.array([getattr(firsts[condition], "dose", None) for _, condition in cells], pa.float64()),
             "times": pa.array([getattr(firsts[condition], "times", None) for _, condition in cells], pa.float64()),

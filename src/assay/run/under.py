@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from assay.act.compile import fitted
 from assay.act.intervention import Intervention
-from assay.act.program import Program, fitted
+from assay.act.program import Program
 from assay.act.receipt import Receipt, check
 from assay.act.rows import Row
 from assay.errors import BadSite, NeverFired
 from assay.model.clock import foreign_positions
 from assay.model.core import Core
 from assay.site import END
-
 
 _OPEN = 1 << 20
 """How far a sequence may go on when somebody else generates it."""

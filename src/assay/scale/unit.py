@@ -104,8 +104,14 @@ def laboratory_digest() -> str:
 
 
 def _bytecode(code: CodeType) -> list[Any]:
-    constants = [_bytecode(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
-    return [code.co_code.hex(), list(code.co_names), constants]
+    return [code.co_code.hex(), list(code.co_names), [_constant(value) for value in code.co_consts]]
+
+
+def _constant(value: object) -> Any:
+    """A constant of some code, the same in every process: ``in {"a", "b"}`` is a set, whose order is not."""
+    if isinstance(value, CodeType):
+        return _bytecode(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
 def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

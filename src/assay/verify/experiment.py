@@ -26,6 +26,9 @@ Array = NDArray[np.float64]
 _RIVALS = 19
 """Covariance-matched directions that are ablated beside the tested one."""
 
+_SCOUTED = 4
+"""Items of which places of the search other than the chosen one are asked."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -136,16 +139,19 @@ def _within(
 
 @dataclass
 class Bench:
-    """Named blocks of conditions that are scored together on every question.
+    """Named blocks of conditions that are scored together.
 
     Attributes:
         case: the question.
-        conditions: of all blocks.
-        blocks: where each block stands.
+        items: indices of the items that are asked.
+        doses: mirrored; slopes are taken over them.
+        conditions, blocks: of all blocks, and where each stands.
         scores: ``[items, conditions]``, once `run`.
     """
 
     case: Case
+    items: NDArray[np.intp]
+    doses: tuple[float, ...]
     conditions: list[tuple[Intervention, ...]] = field(default_factory=list)
     blocks: dict[str, slice] = field(default_factory=dict)
     scores: Array = field(default_factory=lambda: np.empty((0, 0)))
@@ -156,55 +162,94 @@ class Bench:
         self.conditions += [flat(condition) for condition in conditions]
         self.blocks[name] = slice(start, len(self.conditions))
 
-    def push(self, name: str, vectors: Array, site: Site, doses: Sequence[float]) -> None:
-        """Add a block of every vector at every dose."""
-        self.ask(name, [one for vector in vectors for one in pushes(vector, site, doses, name)])
+    def push(self, name: str, vectors: Array, site: Site, doses: Sequence[float] = ()) -> None:
+        """Add a block of every vector at every dose, those of the slope unless others are given."""
+        self.ask(name, [one for vector in vectors for one in pushes(vector, site, doses or self.doses, name)])
 
     @property
     def cost(self) -> Cost:
-        """What `run` will take."""
-        conditions = len(self.conditions)
-        return Cost(cells=len(self.case.questions) * conditions, tokens=self.case.tokens * conditions)
+        """What `run` takes."""
+        count = len(self.conditions)
+        return Cost(cells=len(self.items) * count, tokens=sum(self.case.tokens[item] for item in self.items) * count)
 
     def run(self, memory: int | None, progress: Progress | None) -> None:
         """One sweep over all blocks."""
         case = self.case
-        found = score(case.model, case.questions, case.answers, self.conditions, memory, progress)
-        self.scores = found.difference
+        prompts = [case.questions[item] for item in self.items]
+        answers = [case.answers[item] for item in self.items]
+        self.scores = score(case.model, prompts, answers, self.conditions, memory, progress).difference
 
     def __getitem__(self, name: str) -> Array:
         """The scores of a block, ``[items, conditions of the block]``."""
         return self.scores[:, self.blocks[name]]
 
     def slopes(self, name: str) -> Array:
-        """The slope of every item under every vector of a block at the deciding doses, ``[vectors, items]``."""
-        doses = self.case.deciding
-        scores = self[name].reshape(len(self.scores), -1, len(doses))
-        return dose_slopes(doses, scores.transpose(1, 0, 2))
+        """The slope of every item under every vector of a block, ``[vectors, items]``."""
+        scores = self[name].reshape(len(self.scores), -1, len(self.doses))
+        return dose_slopes(self.doses, scores.transpose(1, 0, 2))
 
 
-def bench(case: Case, drawn: Drawn) -> Bench:
-    """Every condition of a verdict."""
-    made = Bench(case)
+def here(case: Case, drawn: Drawn) -> Bench:
+    """Everything that is asked at the direction's own place, of every item."""
+    made, own = Bench(case, np.arange(len(case.questions)), case.deciding), drawn.pools[case.chosen]
     made.ask("natural", [()])
-    for number, (spot, pool) in enumerate(zip(case.spots, drawn.pools, strict=True)):
-        made.push(f"spot {number}", pool, spot.at, case.deciding)
-    own = drawn.pools[case.chosen]
+    made.push("pool", own, case.site)
     made.push("doses", own[:1], case.site, case.doses)
     for name, contrast in drawn.contrasts.items():
         if not isinstance(contrast, Missing):
-            made.push(name, *contrast, case.deciding)
+            made.push(name, *contrast)
     if case.direction.vector.dim() == 1:
+        rivals = own[drawn.families["covariance"]][:_RIVALS]
         made.ask("ablated", ablations(case))
-        made.ask(
-            "rivals",
-            [ablate(directed(rival, case.site, "covariance")) for rival in own[drawn.families["covariance"]][:_RIVALS]],
-        )
+        made.ask("rivals", [ablate(directed(rival, case.site, "covariance")) for rival in rivals])
     return made
+
+
+def elsewhere(case: Case, drawn: Drawn, seed: int) -> Bench | None:
+    """The candidates and draws of the other places of the search, on a few items at the outermost doses.
+
+    They only say how large the largest of many places comes out by chance, each place in units of its own spread. A few
+    items do for that: what fewer items add to a statistic is noise that places do not share, which makes the largest of
+    them larger, and the test more careful (Slepian's inequality, for slopes that are linear in the vector).
+    """
+    if len(case.spots) == 1:
+        return None
+    rng = np.random.default_rng([seed, 5])
+    firsts = np.unique(case.clusters, return_index=True)[1]
+    items = np.sort(rng.permutation(firsts)[:_SCOUTED])
+    made = Bench(case, items, (case.deciding[0], case.deciding[-1]))
+    for number, (spot, pool) in enumerate(zip(case.spots, drawn.pools, strict=True)):
+        if number != case.chosen:
+            made.push(f"place {number}", pool, spot.at)
+    return made
+
+
+def run(benches: Sequence[Bench], memory: int | None, progress: Progress | None) -> Cost:
+    """Run all of them; what that took."""
+    costs = [one.cost for one in benches]
+    total, done = sum(cost.cells for cost in costs), 0
+    for one, cost in zip(benches, costs, strict=True):
+        one.run(memory, None if progress is None else _from(progress, done, total))
+        done += cost.cells
+    return Cost(cells=total, tokens=sum(cost.tokens for cost in costs))
+
+
+def statistics(case: Case, main: Bench, others: Bench | None) -> Array:
+    """The statistic of the candidates and of every draw, ``[1 + draws, places]``: comparable within a place."""
+    columns = []
+    for number in range(len(case.spots)):
+        at = main if number == case.chosen else others
+        assert at is not None
+        columns.append(at.slopes("pool" if at is main else f"place {number}").mean(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _from(progress: Progress, done: int, total: int) -> Progress:
+    return lambda more, _: progress(done + more, total)
 
 
 def ablations(case: Case) -> list[Intervention]:
     """The direction removed at its site, and where it is a direction of the stream, everywhere."""
-    here = ablate(case.direction)
-    in_stream = case.direction.width == case.model.shape.d_model and case.site.part != "head.z"
-    return [here, ablate(case.direction, at="everywhere")] if in_stream else [here]
+    in_stream = case.model.shape.width(case.site.part) == case.model.shape.d_model and case.site.part != "head.z"
+    everywhere = [ablate(case.direction, at="everywhere")] if in_stream else []
+    return [ablate(case.direction), *everywhere]

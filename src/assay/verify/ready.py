@@ -31,6 +31,12 @@ from assay.verify.verdict import Missing
 CONTROLS = {"random": 59, "covariance": 59, "shuffled": 39, "orthogonal": 16}
 """Draws of each family unless others are given. One more is a multiple of 10, so that alpha = .05 is met exactly."""
 
+NORMS = (-0.5, -0.25, 0.0, 0.25, 0.5)
+"""Doses unless others are given. At twice the typical norm every vector moves every answer, and none stands out."""
+
+SIGMAS = (-10.0, -5.0, 0.0, 5.0, 10.0)
+"""Likewise where a dose is a standard deviation along the direction, as for those of `find.heads` (ITI's range of α)."""
+
 LEAST_SHUFFLED = 6
 """Clusters whose sides can be swapped in enough ways (2⁵ up to sign) for the true labels to come up seldom."""
 
@@ -61,6 +67,7 @@ class Case:
         formula: the finder's, or why there are no refits; ``gates`` says which controls decide.
         fit: the pairs that the controls are made from.
         neutral: texts for side effects, or why there are none.
+        tokens: that one condition takes, by question.
     """
 
     model: Model
@@ -79,7 +86,7 @@ class Case:
     fit: Pairs
     neutral: tuple[str | Prompt, ...] | Missing
     alpha: float
-    tokens: int
+    tokens: tuple[int, ...]
 
     @property
     def site(self) -> Site:
@@ -92,7 +99,7 @@ def ready(
     direction: Direction,
     on: Pairs,
     fit: Pairs | None,
-    doses: Sequence[float],
+    doses: Sequence[float] | None,
     deciding: Sequence[float] | None,
     score: tuple[str, str] | None,
     controls: Mapping[str, int] | None,
@@ -105,7 +112,8 @@ def ready(
     _one_direction(model, direction)
     _unseen(direction, on, fit)
     questions, answers = _asked(on, score)
-    acting = mirrored(doses)
+    usual = NORMS if direction.scale is None else SIGMAS
+    acting = mirrored(usual if doses is None else doses)
     decide = acting if deciding is None else mirrored(deciding, "deciding")
     if not set(decide) <= set(acting):
         raise BadData(
@@ -306,8 +314,8 @@ def reading(direction: Direction) -> Site:
 
 def _rows(
     model: Model, direction: Direction, questions: Sequence[Prompt], answers: Sequence[tuple[str, str]]
-) -> tuple[tuple[Row, ...], int]:
-    """The questions as rows, once every answer is known to tokenise and the direction to act; and all tokens."""
+) -> tuple[tuple[Row, ...], tuple[int, ...]]:
+    """The questions as rows, once every answer is known to tokenise and the direction to act; tokens by question."""
     rows = [model.row(question, str(index)) for index, question in enumerate(questions)]
     full = [
         replace(row, tokens=(*row.tokens, *continuation(model.tokenizer, question, row.tokens, answer)[:-1]), room=1)
@@ -315,8 +323,10 @@ def _rows(
         for answer in both
     ]
     model.program(full, [(add(direction, dose=1),)] * len(full))
-    distinct = {(row.name, row.tokens) for row in full}  # two one-token answers are read off one row
-    return tuple(rows), sum(len(tokens) for _, tokens in distinct)
+    counts = dict.fromkeys((row.name for row in rows), 0)
+    for name, tokens in {(row.name, row.tokens) for row in full}:  # two one-token answers are read off one row
+        counts[name] += len(tokens)
+    return tuple(rows), tuple(counts.values())
 
 
 def _neutral(

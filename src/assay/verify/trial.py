@@ -17,7 +17,7 @@ from assay.run.model import Model
 from assay.run.score import score as score_cells
 from assay.run.sweep import Progress
 from assay.verify.dose import pushes, response, sufficiency
-from assay.verify.experiment import Bench, Drawn, ablations, bench, draw
+from assay.verify.experiment import Bench, Drawn, ablations, draw, elsewhere, here, run, statistics
 from assay.verify.ready import FEW_SHUFFLED, Case, ready
 from assay.verify.rule import bar, decide, power
 from assay.verify.specificity import beyond
@@ -35,8 +35,6 @@ from assay.verify.verdict import Control, Missing, Necessity, SideEffect, Stabil
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-DOSES = (-4.0, -2.0, 0.0, 2.0, 4.0)
-
 _LEAST_BOOTSTRAP = 10
 """Clusters below which the t interval covers better than a bootstrap."""
 
@@ -47,7 +45,7 @@ def direction(
     *,
     on: Pairs,
     fit: Pairs | None = None,
-    doses: Sequence[float] = DOSES,
+    doses: Sequence[float] | None = None,
     deciding: Sequence[float] | None = None,
     score: tuple[str, str] | None = None,
     controls: Mapping[str, int] | None = None,
@@ -72,7 +70,8 @@ def direction(
         on: test pairs that ask questions; no prompt of theirs may have found or tuned the direction.
         fit: the pairs that found it: its finder runs again on them under shuffled labels, and their activations give
             the covariance. A direction given by hand does without; the covariance is then that of ``on``.
-        doses: mirrored, in the unit of `add`.
+        doses: mirrored, in the unit of `add`; half and a quarter of the typical norm unless given, or 10 and 5 σ for a
+            direction with a scale of its own.
         deciding: the mirrored doses among those at which controls run and the statistic is taken; all, unless given.
             The outermost pair alone costs half as much as two pairs and tests much the same.
         score: ``(matching, other)`` answers for all items, instead of each pair's own.
@@ -80,8 +79,8 @@ def direction(
             verdict undecided at best.
         alpha: the level of every deciding test.
         search: the candidates, one per place, among which the direction was chosen *by its effect*. Every draw is then
-            carried through all places and counts with its best (max statistic), which costs as many times more. Taken
-            from the record that `best` leaves where this says enough; a choice by separation is free.
+            carried through all places and counts with its best (max statistic). Taken from the record that `best`
+            leaves where this says enough; a choice by separation is free.
         neutral: texts for side effects; plain prose unless given.
         budget: nats per token. The direction and every draw are scaled so that the largest dose costs that much KL on
             the neutral texts.
@@ -96,30 +95,30 @@ def direction(
     """
     case = ready(model, direction, on, fit, doses, deciding, score, controls, alpha, search, neutral, budget)
     drawn = draw(case, seed, budget, memory)
-    run = bench(case, drawn)
-    run.run(memory, progress)
+    main, others = here(case, drawn), elsewhere(case, drawn, seed)
+    cost = run([main, *([] if others is None else [others])], memory, progress)
     arguments = dict(
-        doses=doses, deciding=case.deciding, score=score, controls=case.counts, alpha=alpha, budget=budget,
+        doses=case.doses, deciding=case.deciding, score=score, controls=case.counts, alpha=alpha, budget=budget,
         search=[spot.at for spot in case.spots], prompt_baseline=prompt_baseline,
         direction=direction.digest, on=on.digest, fit=None if fit is None else fit.digest,
     )  # fmt: skip
     return _judged(
         case,
         drawn,
-        run,
+        main,
+        statistics(case, main, others),
         seed,
+        cost=cost,
         side_effects=_side_effects(case, drawn, memory),
-        prompt_baseline=_prompted(case, prompt_baseline, run["natural"][:, 0], memory),
+        prompt_baseline=_prompted(case, prompt_baseline, main["natural"][:, 0], memory),
         provenance=_provenance(model, arguments, seed),
     )
 
 
-def _judged(case: Case, drawn: Drawn, run: Bench, seed: int, **measured: Any) -> Verdict:
+def _judged(case: Case, drawn: Drawn, main: Bench, statistic: Array, seed: int, **measured: Any) -> Verdict:
     """The verdict from the scores of a sweep, and from what was ``measured`` beside it."""
-    slopes = [run.slopes(f"spot {number}") for number in range(len(case.spots))]
-    own, natural, dosed = slopes[case.chosen][0], run["natural"][:, 0], run["doses"]
-    statistic = np.stack([spot.mean(axis=1) for spot in slopes], axis=1)
-    tested = _controls(case, drawn, statistic, run)
+    own, natural, dosed = main.slopes("pool")[0], main["natural"][:, 0], main["doses"]
+    tested = _controls(case, drawn, statistic, main)
     effect = _effect(own, case.clusters, seed)
     items_p = sign_flip_p(own, case.clusters, tail="greater", seed=seed)
     word, because, p = decide(items_p, tested, case.alpha, effect, drawn.concept)
@@ -127,7 +126,7 @@ def _judged(case: Case, drawn: Drawn, run: Bench, seed: int, **measured: Any) ->
         name: bar(statistic[drawn.families[name]], case.chosen, case.alpha) for name in case.gates if case.counts[name]
     }
     contrasts = {
-        name: one if isinstance(one, Missing) else run.slopes(name).mean(axis=0)
+        name: one if isinstance(one, Missing) else main.slopes(name).mean(axis=0)
         for name, one in drawn.contrasts.items()
     }
     stable: Stability | Missing = Missing(reason="there is no finder to run again")
@@ -146,19 +145,18 @@ def _judged(case: Case, drawn: Drawn, run: Bench, seed: int, **measured: Any) ->
         controls=tested,
         dose_response=response(case.doses, dosed - natural[:, None], case.clusters, seed),
         sufficiency=sufficiency(case.doses[-1], dosed[:, -1], natural, case.clusters),
-        necessity=_necessity(case, run, natural),
+        necessity=_necessity(case, main, natural),
         specificity=beyond(own, contrasts, case.clusters),
         stability=stable,
         power=power(effect, own, case.clusters, bars, case.alpha),
         concept_share=drawn.concept,
-        cost=run.cost,
         direction=case.direction.name,
         site=str(case.site),
         **measured,
     )
 
 
-def _controls(case: Case, drawn: Drawn, statistic: Array, run: Bench) -> dict[str, Control]:
+def _controls(case: Case, drawn: Drawn, statistic: Array, main: Bench) -> dict[str, Control]:
     """Every family against the direction; ``statistic [1 + draws, spots]``."""
     found = {}
     for name in case.gates:
@@ -174,7 +172,7 @@ def _controls(case: Case, drawn: Drawn, statistic: Array, run: Bench) -> dict[st
         assert isinstance(case.formula, Missing)
         found["shuffled"] = Control(values=(), p=None, gating=False, note=case.formula.reason)
     if "orthogonal" in drawn.contrasts:
-        values = run.slopes("orthogonal").mean(axis=1)
+        values = main.slopes("orthogonal").mean(axis=1)
         p = permutation_p(statistic[0, case.chosen], values, "mirrored")
         found["orthogonal"] = Control(values=tuple(values.tolist()), p=p, gating=False)
     return found
@@ -197,18 +195,18 @@ def _effect(slopes: Array, clusters: Codes, seed: int) -> Effect:
     return Effect(found.value, found.se, bootstrap_interval(slopes, clusters=clusters, seed=seed))
 
 
-def _necessity(case: Case, run: Bench, natural: Array) -> Necessity:
+def _necessity(case: Case, main: Bench, natural: Array) -> Necessity:
     """What ablation takes from the items on which the model as it is prefers the matching answer."""
     present = natural > 0
     count, units = int(present.sum()), len(set(case.clusters[present].tolist()))
     reason = "" if units >= 2 else f"{units} clusters prefer the matching answer to begin with"
-    reason = "a positional vector has no one axis to ablate" if "ablated" not in run.blocks else reason
+    reason = "a positional vector has no one axis to ablate" if "ablated" not in main.blocks else reason
     if reason:
         return Necessity(present=count, here=Missing(reason=reason), everywhere=Missing(reason=reason), control=None)
-    lost = natural[present, None] - run["ablated"][present]
+    lost = natural[present, None] - main["ablated"][present]
     effects = [paired_effect(column, case.clusters[present]) for column in lost.T]
     everywhere = effects[1] if len(effects) > 1 else Missing(reason="not a direction of the stream")
-    rivals = (natural[present, None] - run["rivals"][present]).mean(axis=0)
+    rivals = (natural[present, None] - main["rivals"][present]).mean(axis=0)
     control = None
     if len(rivals):
         p = permutation_p(effects[0].value, rivals, "greater")

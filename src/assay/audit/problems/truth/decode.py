@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForCausalLM
 
-from assay.audit import Bench, unit
+from assay.audit import Bench, Lab, unit
 from assay.audit.problems.data.build import Statement
 from assay.audit.problems.truth.readout import (
     METHODS,
@@ -36,6 +36,7 @@ from assay.prompt import Prompt
 from assay.run.model import Model
 
 _MOST_LAYERS = 16
+_TOPICS_AT_ONCE = 2
 
 
 def layers_of(model: Model) -> list[int]:
@@ -80,6 +81,17 @@ def read_untrained(bench: Bench, *, clusters: int, seed: int, layers: list[int])
         fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.hf.config), dtype=model.engine.dtype).eval()
     twin = Model.load(fresh.to(model.engine.device), tokenizer=model.tokenizer, selftest=False)
     return _read(bench, twin, chosen(bench, clusters, seed), layers)
+
+
+def read_in_parts(
+    lab: Lab, statements: Sequence[Statement], clusters: int, seed: int, layers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """All sampled statements, read in units of two topics each."""
+    topics = list(dict.fromkeys(one.topic for one in statements))
+    some = [topics[start : start + _TOPICS_AT_ONCE] for start in range(0, len(topics), _TOPICS_AT_ONCE)]
+    return lab.units(
+        read_statements, [dict(topics=few, clusters=clusters, seed=seed, layers=list(layers)) for few in some]
+    )
 
 
 def _read(bench: Bench, model: Model, statements: Sequence[Statement], layers: Sequence[int]) -> dict[str, Any]:

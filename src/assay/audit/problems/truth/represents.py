@@ -14,12 +14,11 @@ import numpy as np
 from assay.audit import BarFigure, Control, Lab, LayerFigure, NullFigure, Outcome, TableData, measure
 from assay.audit.problems.data.build import Statement
 from assay.audit.problems.truth import told
-from assay.audit.problems.truth.decode import chosen, decode, labelled, layers_of, read_statements, read_untrained
+from assay.audit.problems.truth.decode import chosen, decode, labelled, layers_of, read_in_parts, read_untrained
 from assay.audit.problems.truth.readout import METHODS, REGIONS, Array, Labelled, folds, search
 from assay.verify.stats import Interval, holm, permutation_p
 
 ALPHA = 0.05
-_TOPICS_AT_ONCE = 2
 _LARGEST_UNTRAINED = 500_000_000
 """Parameters above which no untrained twin is made: it would not fit beside the model."""
 
@@ -165,11 +164,7 @@ def survives_negation(lab: Lab, *, clusters: int, draws: int, seed: int) -> Outc
 def _read(lab: Lab, clusters: int, draws: int, seed: int) -> _Read:
     """Do, or find again, the units of work, and take the intervals."""
     statements, layers = chosen(lab, clusters, seed), layers_of(lab.model)
-    topics = list(dict.fromkeys(one.topic for one in statements))
-    some = [topics[start : start + _TOPICS_AT_ONCE] for start in range(0, len(topics), _TOPICS_AT_ONCE)]
-    readings = lab.units(
-        read_statements, [dict(topics=few, clusters=clusters, seed=seed, layers=layers) for few in some]
-    )
+    readings = read_in_parts(lab, statements, clusters, seed, layers)
     result = lab.unit(decode, readings=[one["arrays"] for one in readings], clusters=clusters, seed=seed, draws=draws)
     found = lab.arrays.get(result["arrays"])
     logprob = np.concatenate([lab.arrays.get(one["arrays"])["logprob"] for one in readings])
@@ -182,9 +177,8 @@ def _read(lab: Lab, clusters: int, draws: int, seed: int) -> _Read:
     tested = [region for region in (0, 2) if region in areas]
     ps = holm([permutation_p(areas[region].value, found["shuffled"][region]) for region in tested])
     cells = [(int(layer), int(method)) for layer, method in result["chosen"]]
-    return _Read(
-        statements, about, layers, cells, result["stability"], found, logprob, areas, (float(first), float(second))
-    )
+    tests = dict(zip(tested, ps.tolist(), strict=True))
+    return _Read(statements, about, layers, cells, result["stability"], found, logprob, areas, tests)
 
 
 def _controls(read: _Read, region: int) -> tuple[Control, ...]:
@@ -235,9 +229,7 @@ def _null_figure(read: _Read) -> NullFigure:
 
 
 def _layer_figure(read: _Read) -> LayerFigure:
-    lines = [(f"{METHODS[1]}, {REGIONS[region]}", 1, region) for region in read.areas] + [
-        (f"{METHODS[0]}, both", 0, 0)
-    ]
+    lines = [(f"{METHODS[1]}, {REGIONS[region]}", 1, region) for region in read.areas] + [(f"{METHODS[0]}, both", 0, 0)]
     return LayerFigure(
         title="Where truth can be read", x_label="layer", y_label="AUROC on topics left out", chance=0.5,
         marked=tuple(sorted({read.layers[layer] for layer, _ in read.cells})),
