@@ -82,7 +82,7 @@ def near(a: Tensor, b: Tensor, most: float = 1e-4) -> bool:
 def test_the_names_are_proved_on_every_family(family: str, tokenizer: PreTrainedTokenizerFast) -> None:
     model = Model.load(fresh(family), tokenizer=tokenizer, selftest=False)
     found = self_test(model, remember=False)
-    assert len(found.checks) == 12
+    assert len(found.checks) == 13
     assert all(check.holds for check in found.checks)
 
 

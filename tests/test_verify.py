@@ -31,8 +31,8 @@ from assay.find.found import Fit, Found
 from assay.provenance import Provenance
 from assay.verify import Verdict, controls
 from assay.verify.dose import _crossing, equal_kl, mirrored, pushes
-from assay.verify.ready import _recorded, reading
 from assay.verify.rule import bar, decide, power
+from assay.verify.search import _recorded, reading, spots
 from assay.verify.specificity import wrong_layer, wrong_position
 from assay.verify.stability import split_half
 from assay.verify.stats import max_statistic_p, paired_effect, sign_flip_p
@@ -155,19 +155,31 @@ def test_it_survives_json_and_repeats_itself(organism: Planted, concept: Directi
 def test_it_prints_and_draws(verdict: Verdict, tmp_path: Path) -> None:
     text = str(verdict)
     assert text.startswith("mean difference at L1.resid @ last: · holds, p ")
-    for word in ("random", "covariance", "shuffled", "beyond orthogonal", "stability", "power", "dose +1", "prompt alone"):
+    for word in (
+        "random",
+        "covariance",
+        "shuffled",
+        "beyond orthogonal",
+        "stability",
+        "power",
+        "dose +1",
+        "prompt alone",
+    ):
         assert f"\n  {word}" in text
     one, two = verdict.plot(tmp_path / "a.svg"), verdict.plot(tmp_path / "b.svg")
     assert one.read_bytes() == two.read_bytes()
     assert ET.parse(one).getroot().tag.endswith("svg")
-    assert "59" not in one.read_text().split("draws")[0][-4:]
     with pytest.raises(Unwritable):
         verdict.plot(tmp_path / "none" / "a.svg")
 
 
 def test_the_record(organism: Planted, concept: Direction, verdict: Verdict) -> None:
     made = verdict.provenance
-    assert (made.method, made.model, made.data) == ("verify.direction", organism.model.fingerprint, organism.test.digest)
+    assert (made.method, made.model, made.data) == (
+        "verify.direction",
+        organism.model.fingerprint,
+        organism.test.digest,
+    )
     assert made.arguments["fit"] == organism.fit.digest
     assert made.arguments["direction"] == concept.digest
     conditions = 1 + 2 * 58 + 4 + 2 * (4 + 1 + 1) + 2 + 19
@@ -234,16 +246,33 @@ def test_what_best_has_recorded(organism: Planted, found: Found) -> None:
     assert _recorded(model, found.best(on=silent)) == []
     some = find.mean_difference(model, organism.fit, at=["L0.resid @ last", "L2.mlp.out @ last"]).best(on=organism.tune)
     assert [str(site) for site in _recorded(model, some)] == ["L0.resid @ last", "L2.mlp.out @ last"]
-    filtered = found.best(on=organism.tune, filters="refusal") if _filterable(found, organism) else None
-    assert filtered is None or len(_recorded(model, filtered)) == 3
+    apart = ["embed @ last", "L0.mlp.out @ last", "L0.resid @ last", "L1.resid @ last", "L2.mlp.out @ last"]
+    many = find.mean_difference(model, organism.fit, at=apart)
+    assert _recorded(model, many.best(on=organism.tune)) is None
+    with pytest.raises(BadData, match="other candidates"):
+        judge(organism, many.best(on=organism.tune))
+    assert judge(organism, many.best(on=organism.tune), search=many.directions).holds
 
 
-def _filterable(found: Found, organism: Planted) -> bool:
-    try:
-        found.best(on=organism.tune, filters="refusal")
-    except AssayError:
-        return False
-    return True
+def test_a_search_cannot_be_made_smaller_than_its_record(organism: Planted, found: Found) -> None:
+    best = found.best(on=organism.tune)
+    with pytest.raises(BadData, match="are not those") as caught:
+        judge(organism, best, search=[best])
+    assert "missing" in str(caught.value)
+
+
+def test_candidates_may_share_a_layer(organism: Planted) -> None:
+    places = ["L1.resid @ last", "L1.resid @ 1", "L2.resid @ last"]
+    read = [Direction(torch.ones(64), Site.parse(place)) for place in places]
+    still, own = spots(organism.model, read[1], read, refits=False)
+    assert [str(spot.at) for spot in still] == places
+    assert still[own].direction is read[1]
+    record = Provenance(method="given", arguments={"at": places[1]})
+    moved = replace(read[1], site=Site.parse("L1.resid @ last:"), provenance=record)
+    acting, own = spots(organism.model, moved, read, refits=False)
+    assert [str(spot.at) for spot in acting] == ["L1.resid @ last:", "L1.resid @ last:", "L2.resid @ last:"]
+    assert [str(spot.read) for spot in acting] == places
+    assert acting[own].direction is moved
 
 
 # ── controls ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -442,8 +471,12 @@ def test_the_crossing_of_a_quadratic_is_exact() -> None:
 
 def test_an_instruction_stands_before_the_question() -> None:
     assert instructed(Prompt("Is it?"), "Be honest.").text == "Be honest.\n\nIs it?"
-    chat = instructed(Prompt.chat("Is it?", system="You are.", before=[("user", "a"), ("assistant", "b")], prefix="("), "Be.")
-    assert chat == Prompt.chat("Be.\n\nIs it?", system="You are.", before=[("user", "a"), ("assistant", "b")], prefix="(")
+    chat = instructed(
+        Prompt.chat("Is it?", system="You are.", before=[("user", "a"), ("assistant", "b")], prefix="("), "Be."
+    )
+    assert chat == Prompt.chat(
+        "Be.\n\nIs it?", system="You are.", before=[("user", "a"), ("assistant", "b")], prefix="("
+    )
     with pytest.raises(BadData, match="takes no instruction"):
         instructed(Prompt.tokenized([1, 2]), "Be honest.")
 
@@ -467,10 +500,12 @@ def test_a_direction_given_by_hand_needs_no_fit(organism: Planted) -> None:
 
 def test_a_positional_pair_and_a_head() -> None:
     model = Model.load(tiny("llama"), tokenizer=tokenizer(), selftest=False)
-    words = ("Paris", "Rome", "Berlin", "Tower", "Eiffel", "city", "capital", "love", "hate", "The")
+    words = ("Paris", "Rome", "Berlin", "Tower", "Eiffel", "city", "capital", "love", "hate", "The", "not", "and")
     pairs = Pairs(
         tuple(
-            Pair(Prompt(f"I love {word}"), Prompt(f"I hate {word}"), Prompt(f"The {word} is"), (" true", " false"), word)
+            Pair(
+                Prompt(f"I love {word}"), Prompt(f"I hate {word}"), Prompt(f"The {word} is"), (" true", " false"), word
+            )
             for word in words
         )
     )
@@ -483,9 +518,13 @@ def test_a_positional_pair_and_a_head() -> None:
     heads = find.heads(model, pairs[5:], at="L1.head[:].z @ last", top=1, validation=0.4).directions[0]
     moved = replace(heads, site=heads.site.at("last:"))
     asked = Pairs(tuple(replace(pair, cluster=f"new {pair.cluster}") for pair in pairs[:5]))
-    few = verify.direction(model, moved, on=asked, fit=pairs[5:], **settings | dict(controls=settings["controls"] | dict(shuffled=0)))
+    few = verify.direction(model, moved, on=asked, fit=pairs[5:], **settings)
+    assert few.controls["shuffled"].gating
+    assert few.controls["shuffled"].note == "only 7 clusters to swap"
     plus, minus = (
-        model.score([pair.question for pair in asked], (" true", " false"), under=add(moved, dose=dose)).difference[:, 0]
+        model.score([pair.question for pair in asked], (" true", " false"), under=add(moved, dose=dose)).difference[
+            :, 0
+        ]
         for dose in (1, -1)
     )
     assert np.allclose(few.slopes, (plus - minus) / 2, atol=1e-4)
@@ -603,11 +642,11 @@ REFUSALS: dict[str, tuple[Change, type[AssayError], str]] = {
         "not found on this model",
     ),
     "an answer without a token": (_with(score=("", " no")), BadData, "does not begin at a token of its own"),
-    "an unpaid search": (_searched, BadData, "chosen among 3 places by its effect"),
+    "an unpaid search": (_searched, BadData, "chosen by its effect among other candidates"),
     "another search": (
         lambda o, d: (d, dict(search=[replace(d, site=Site.parse("L0.resid"))])),
         BadData,
-        "do not hold L1.resid once",
+        "are not those that 'mean difference' was chosen among",
     ),
     "one neutral text": (_with(neutral=("so ask1 so",)), EmptyData, "1 neutral texts"),
     "an empty budget": (_with(budget=0.0), BadDose, "cannot be met"),

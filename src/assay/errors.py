@@ -7,7 +7,7 @@
     │   ├── NotACausalLM          the model scores no next token
     │   ├── UnknownArchitecture   anatomy.py has no entry for it, and none was declared
     │   ├── SelfTestFailed        a site of this very model is not what its name says
-    │   └── ModelMismatch         a direction met a model it was not found on
+    │   └── ModelMismatch         a direction, or a run begun earlier, met another model
     ├── PlaceError
     │   ├── BadSite               the text is no site
     │   ├── NoSuchSite            the model has no such layer, head or part

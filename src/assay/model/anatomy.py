@@ -145,7 +145,10 @@ def shape_of(hf: nn.Module, anatomy: Anatomy) -> Shape:
     config: Any = hf.config
     config = config.get_text_config()
     blocks = module_at(hf, anatomy.blocks)
-    assert isinstance(blocks, nn.ModuleList)
+    if not isinstance(blocks, nn.ModuleList) or not len(blocks):
+        raise UnknownArchitecture(
+            f"{anatomy.blocks!r} is no list of blocks", found=f"a {type(blocks).__name__}", hint="print(model.hf) shows the modules"
+        )
     o_proj = module_at(blocks[0], anatomy.o_proj)
     heads = config.num_attention_heads
     lacks = {}

@@ -190,6 +190,8 @@ def _convert(path: Path, folder: Path) -> None:
             plain.save_pretrained(work)
             tokenizer.save_pretrained(work)
         (work / "complete").write_text(file_digest(path) + "\n")
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # another process converted it meanwhile
             work.rename(folder)
     finally:

@@ -125,6 +125,7 @@ class _Bench:
             self._resumed(),
             self._isolated(),
             self._causal(),
+            self._between(),
         ]
 
     def _hidden_states(self) -> Check:
@@ -265,6 +266,23 @@ class _Bench:
         changed = (changed / plain.float().std()).amax(dim=-1)
         broken = changed[:, :-1].amax(dim=1).masked_fill(changed[:, -1] == 0, torch.inf)
         return Check("acts where it is told", float(broken.max()), self.bit, str(sites[int(broken.argmax())]))
+
+    def _between(self) -> Check:
+        """What is done in the middle of a block is read by its MLP (one row for each block)."""
+        sites = [site for site in self._sites() if site.part == "mid"]
+        rows = [replace(self.brief, name=str(site)) for site in sites]
+        acted = [[add(self._vector(site), dose=1.0, at=site)] for site in sites]
+        found = {site: self._mlp(rows, site, acted) - self._mlp(rows, site, [[]] * len(rows)) for site in sites}
+        unread = [str(site) for row, (site, change) in enumerate(found.items()) if not change[row].any()]
+        return Check("the MLP reads the middle of a block", float(len(unread)), 0.0, ", ".join(unread[:1]))
+
+    def _mlp(self, rows: list[Row], site: Site, acted: list[list[Intervention]]) -> Tensor:
+        """What the MLP of a site's block adds, ``[row, pos, d_model]``."""
+        found: list[Tensor] = []
+        self.engine.forward(
+            *self._tokens(*rows), program=self.core.program(rows, acted), reads={(site.layer, "mlp.out"): found.append}
+        )
+        return found[0]
 
     def _sites(self) -> list[Site]:
         heads = self.shape.heads - 1

@@ -15,8 +15,9 @@ from assay.site import Site
 from assay.verify import controls as make
 from assay.verify.controls import Sides
 from assay.verify.dose import directed, equal_kl, pushes
-from assay.verify.ready import Case, Spot
+from assay.verify.ready import Case
 from assay.verify.rule import GATES
+from assay.verify.search import Spot
 from assay.verify.specificity import wrong_layer, wrong_position
 from assay.verify.stats import dose_slopes
 from assay.verify.verdict import ConceptShare, Cost, Missing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +24,7 @@ from assay.site import Site
 from assay.verify.controls import Formula, cluster_codes
 from assay.verify.dose import mirrored
 from assay.verify.rule import GATES
+from assay.verify.search import Spot, spots
 from assay.verify.stats import least_draws
 from assay.verify.verdict import Missing
 
@@ -35,25 +35,13 @@ NORMS = (-0.5, -0.25, 0.0, 0.25, 0.5)
 """Doses unless others are given. At twice the typical norm every vector moves every answer, and none stands out."""
 
 SIGMAS = (-10.0, -5.0, 0.0, 5.0, 10.0)
-"""Likewise where a dose is a standard deviation along the direction, as for those of `find.heads` (ITI's range of α)."""
+"""Likewise where a dose is a standard deviation along the direction, as for `find.heads` (ITI's range of α)."""
 
 LEAST_SHUFFLED = 6
 """Clusters whose sides can be swapped in enough ways (2⁵ up to sign) for the true labels to come up seldom."""
 
-_CHOSEN = re.compile(r"best of (?P<cells>\d+) cells \((?P<sites>.*?)(?: × doses .*?)?\): (?P<by>\w+)")
-
-
 FEW_SHUFFLED = 8
 """Clusters below which the verdict says that few were swapped."""
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A place of the search: where candidates act, where they are read, and the candidate (None: to be found again)."""
-
-    at: Site
-    read: Site
-    direction: Direction | None
 
 
 @dataclass(frozen=True)
@@ -119,13 +107,15 @@ def ready(
         raise BadData(
             f"deciding={decide} is not among the doses", found=str(acting), hint="decide on doses that are run"
         )
+    for one in search or ():
+        _one_direction(model, one)
     counts = _counts(controls, alpha)
     clusters = cluster_codes(on)
     _enough_clusters(int(clusters.max()) + 1, alpha)
     formula, possible = _formula(direction, fit, counts)
     if not possible:
         counts["shuffled"] = 0
-    spots, chosen = _spots(model, direction, search, isinstance(formula, Missing))
+    places, chosen = spots(model, direction, search, refits=not isinstance(formula, Missing))
     rows, tokens = _rows(model, direction, questions, answers)
     return Case(
         model=model,
@@ -134,7 +124,7 @@ def ready(
         answers=answers,
         clusters=clusters,
         rows=rows,
-        spots=spots,
+        spots=places,
         chosen=chosen,
         doses=acting,
         deciding=decide,
@@ -162,8 +152,8 @@ def _one_direction(model: Model, direction: Direction) -> None:
             nearest="L12.resid @ last, L3.head[5].z @ last, embed",
             hint="give a direction at a single place that holds vectors",
         )
-    add(direction, dose=1)
-    _ = direction.unit, model.shape.expand(site)
+    model.shape.expand(site)
+    _ = direction.unit  # raises for the zero vector
 
 
 def _unseen(direction: Direction, on: Pairs, fit: Pairs | None) -> None:
@@ -252,64 +242,6 @@ def _formula(direction: Direction, fit: Pairs | None, counts: Mapping[str, int])
             hint=f"find on {LEAST_SHUFFLED} or more clusters; or controls={{'shuffled': 0}}, undecided at best",
         )
     return fit_of(made), True
-
-
-def _spots(
-    model: Model, direction: Direction, search: Sequence[Direction] | None, handmade: bool
-) -> tuple[tuple[Spot, ...], int]:
-    """The places that the direction was chosen among by its effect, in the order given."""
-    own = Spot(direction.site, reading(direction), direction)
-    if search is None:
-        sites = _recorded(model, direction)
-        if len(sites) < 2:
-            return (own,), 0
-        if handmade:
-            raise BadData(
-                f"{direction.name!r} was chosen among {len(sites)} places by its effect",
-                found="directions that cannot be found again from its record",
-                hint="search=found.directions: the candidates pay for the choice",
-            )
-        others = [Spot(site.at(direction.site.positions), site, None) for site in sites]
-    else:
-        for one in search:
-            _one_direction(model, one)
-        others = [Spot(one.site.at(direction.site.positions), reading(one), one) for one in search]
-    spots = [own if spot.at == own.at else spot for spot in others]
-    if own not in spots or len({spot.at for spot in spots}) < len(spots):
-        raise BadData(
-            f"the candidates of the search do not hold {direction.site.place} once",
-            found=", ".join(spot.at.place for spot in spots) or "none",
-            hint="search=found.directions: every direction that .best chose among, one per place",
-        )
-    return tuple(spots), spots.index(own)
-
-
-def _recorded(model: Model, direction: Direction) -> list[Site]:
-    """The places among which `best` has chosen by a causal score, by the direction's own record."""
-    for step in direction.provenance.steps:
-        found = _CHOSEN.search(step)
-        if found is None or found["by"] == "separation":
-            continue
-        listed = found["sites"].partition(" sites: ")[2]
-        if listed and "…" not in listed:
-            return list(model.sites(*listed.split(", ")))
-        if listed:
-            raise BadData(
-                f"{direction.name!r} was chosen by its effect among more places than its record names",
-                found=found["sites"],
-                hint="search=found.directions: the candidates pay for the choice",
-            )
-        return list(model.sites(found["sites"]))
-    return []
-
-
-def reading(direction: Direction) -> Site:
-    """The one position at which the activations that made a direction were read; ``@ last`` where none is recorded."""
-    text = direction.provenance.arguments.get("at")
-    site = Site.parse(text) if isinstance(text, str) else direction.site
-    if not site.one or site.place != direction.site.place:
-        site = direction.site.at(site.positions)
-    return site if site.positions.single else site.at("last")
 
 
 def _rows(
