@@ -69,8 +69,12 @@ def test_captured_values_are_found_by_the_sites_text(llama: Model) -> None:
     found = llama.capture(PROMPTS, "L1:.resid @ last")
     assert list(map(str, found.values)) == ["L1.resid @ last", "L2.resid @ last"]
     assert found["L2.resid @ -1"] is found[Site.parse("L2.resid @ last")]
-    assert llama.capture(PROMPTS, llama.sites("L1.resid @ last", "L1:.resid @ last")).values.keys() == found.values.keys()
-    with pytest.raises(NoSuchSite, match=r"L0\.resid @ last was not captured\n\n  found     L1\.resid @ last, L2\.resid @ last"):
+    assert (
+        llama.capture(PROMPTS, llama.sites("L1.resid @ last", "L1:.resid @ last")).values.keys() == found.values.keys()
+    )
+    with pytest.raises(
+        NoSuchSite, match=r"L0\.resid @ last was not captured\n\n  found     L1\.resid @ last, L2\.resid @ last"
+    ):
         found["L0.resid @ last"]
 
 
@@ -94,7 +98,9 @@ def test_batches_stay_within_the_budget_and_hold_rows_of_like_length(llama: Mode
     try:
         whole = llama.capture(prompts, "L1.resid @ last")
         assert len(sizes) <= 4
-        assert sum(rows * length for rows, length in sizes) <= 1.2 * sum(len(llama.row(prompt).tokens) for prompt in prompts)
+        assert sum(rows * length for rows, length in sizes) <= 1.2 * sum(
+            len(llama.row(prompt).tokens) for prompt in prompts
+        )
         sizes.clear()
         parts = llama.capture(prompts, "L1.resid @ last", memory=150_000)
         assert max(rows * length for rows, length in sizes) < 250
@@ -141,7 +147,9 @@ def test_moments_of_a_site(model: Model, at: str) -> None:
             found = model.moments(prompts, site, memory=memory)[site]
             assert found.count == len(values)
             assert found.mean is not None and near(found.mean, values.mean(0))
-            assert near(found.covariance, torch.cov(values.T) if len(values) > 1 else torch.zeros_like(found.covariance), 1e-3)
+            assert near(
+                found.covariance, torch.cov(values.T) if len(values) > 1 else torch.zeros_like(found.covariance), 1e-3
+            )
 
 
 # Shards.
@@ -204,7 +212,9 @@ def test_a_mistake_leaves_earlier_shards_alone(llama: Model, tmp_path: Path) -> 
         (lambda m: m.capture(PROMPTS, "L1.resid @ last", under=add(torch.ones(32), times=1, at="L1.resid @ response")), NeverFired, "touched no activation"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_captured(llama: Model, call: Callable[[Model], object], kind: type[Exception], what: str) -> None:
+def test_what_cannot_be_captured(
+    llama: Model, call: Callable[[Model], object], kind: type[Exception], what: str
+) -> None:
     ran: list[int] = []
     handle = llama.hf.model.layers[0].register_forward_hook(lambda *_: ran.append(1))
     try:

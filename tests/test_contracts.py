@@ -122,9 +122,15 @@ SHAPE = Shape(layers=3, heads=2, kv_heads=2, d_model=4, d_head=2, d_mlp=4, vocab
 @given(st.data())
 def test_what_is_not_touched_keeps_every_bit(data: st.DataObject) -> None:
     """Infinities, signed zeros and the payloads of NaNs included; and the activation itself is never written to."""
-    word = st.sampled_from([0x7FC00001, 0xFFC12345, 0x80000000, 0x00000000, 0x00000001, 0x7F800000, 0x3F800000, 0xC2280000])
+    word = st.sampled_from(
+        [0x7FC00001, 0xFFC12345, 0x80000000, 0x00000000, 0x00000001, 0x7F800000, 0x3F800000, 0xC2280000]
+    )
     words = data.draw(st.lists(word, min_size=3 * 5 * 4, max_size=3 * 5 * 4))
-    h = torch.tensor([w - (1 << 32) if w >> 31 else w for w in words], dtype=torch.int32).view(torch.float32).reshape(3, 5, 4)
+    h = (
+        torch.tensor([w - (1 << 32) if w >> 31 else w for w in words], dtype=torch.int32)
+        .view(torch.float32)
+        .reshape(3, 5, 4)
+    )
     touched = data.draw(st.sets(st.tuples(st.integers(0, 2), st.integers(0, 4))))
     rows = [Row(str(index), (1, 2, 3, 4, 5), 5) for index in range(3)]
     acts = {
@@ -271,7 +277,11 @@ def _state(model: Model) -> list[Any]:
     for name, module in model.hf.named_modules():
         hooks = [dict(getattr(module, kind)) for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")]
         found.append((name, sorted(vars(module)), hooks, vars(module).get("forward"), vars(module).get("_attn")))
-    found += [model.hf.config._attn_implementation, sorted(ALL_ATTENTION_FUNCTIONS), ALL_ATTENTION_FUNCTIONS.get("eager")]
+    found += [
+        model.hf.config._attn_implementation,
+        sorted(ALL_ATTENTION_FUNCTIONS),
+        ALL_ATTENTION_FUNCTIONS.get("eager"),
+    ]
     return [*found, list(model.active), model.hf.training]
 
 
@@ -495,8 +505,12 @@ def test_a_whole_stream_patched_from_clean_makes_the_row_clean(model: Model) -> 
         assert not near(model.run(hurt=FACT, clean=FACT, under=hurt[:1])["hurt"].logits, run["clean"].logits, 1e-3)
 
 
-@pytest.mark.parametrize("names", [("clean", "hurt", "mended"), ("mended", "hurt", "clean"), ("hurt", "mended", "clean")])
-def test_a_copy_is_of_what_was_written_before_it_whatever_the_order_of_rows(llama: Model, names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "names", [("clean", "hurt", "mended"), ("mended", "hurt", "clean"), ("hurt", "mended", "clean")]
+)
+def test_a_copy_is_of_what_was_written_before_it_whatever_the_order_of_rows(
+    llama: Model, names: tuple[str, ...]
+) -> None:
     def embed(*acts: Intervention) -> dict[str, Tensor]:
         run = llama.run(**dict.fromkeys(names, FACT), under=acts, read=["embed"])
         return {name: run[name]["embed"] for name in names}
@@ -515,7 +529,9 @@ def test_a_patch_between_spans_of_different_places(model: Model) -> None:
     there = Prompt("I love the {subject} city", subject="Berlin")
     rows = dict(a=here, b=there)
     assert [model.row(prompt).spans["subject"] for prompt in rows.values()] == [(2, 3), (4, 5)]
-    run = model.run(**rows, under=patch("L1.resid @ subject", source="b", into="a"), read=["L1.resid @ subject", "L1.resid"])
+    run = model.run(
+        **rows, under=patch("L1.resid @ subject", source="b", into="a"), read=["L1.resid @ subject", "L1.resid"]
+    )
     assert bits(run["a"]["L1.resid @ subject"]) == bits(run["b"]["L1.resid @ subject"])
     natural = model.run(**rows, read=["L1.resid"])
     assert bits(run["b"]["L1.resid"]) == bits(natural["b"]["L1.resid"])
@@ -526,13 +542,14 @@ def test_a_patch_between_spans_of_different_places(model: Model) -> None:
 
 def test_noise_is_paired_by_prompt_and_nothing_else(model: Model) -> None:
     for site in places(model):
+
         def drawn(text: str, act: Intervention, answer: str = "", site: Site = site) -> Tensor:
             from assay.run.forward import forward  # a row with an answer that is given
 
             row = model.row(text, answer=answer)
-            return (
-                forward(model, [row], act, [site])["row"][site] - forward(model, [row], None, [site])["row"][site]
-            )[: row.prompt]
+            return (forward(model, [row], act, [site])["row"][site] - forward(model, [row], None, [site])["row"][site])[
+                : row.prompt
+            ]
 
         act = noise(site, dose=1, seed=4)
         alone = drawn(FACT, act)
@@ -590,7 +607,9 @@ def test_a_pattern_that_is_written_mixes_the_values(model: Model, family: str) -
         assert bits(pattern) == bits(patched["c"].sites[site])
     assert near(patched["b"].logits, worlds["b"].logits, 1e-4)
     if family not in ROUTED:
-        assert bits(patched["c"].logits) == bits(model.run(a=FACT, b=OTHER + " " + OTHER, c=FACT, read=["L0.head[0].pattern"])["c"].logits)
+        assert bits(patched["c"].logits) == bits(
+            model.run(a=FACT, b=OTHER + " " + OTHER, c=FACT, read=["L0.head[0].pattern"])["c"].logits
+        )
 
 
 def test_patterns_in_nested_blocks_and_in_runs_inside_blocks(model: Model) -> None:
@@ -611,7 +630,10 @@ def test_patterns_in_nested_blocks_and_in_runs_inside_blocks(model: Model) -> No
 
 def test_the_stream_in_the_middle_of_a_block(model: Model) -> None:
     if "mid" in model.shape.lacks:
-        with pytest.raises(NoSuchSite, match=r"this model has no L1\.mid\n\n  found     attention and MLP read the same stream in parallel"):
+        with pytest.raises(
+            NoSuchSite,
+            match=r"this model has no L1\.mid\n\n  found     attention and MLP read the same stream in parallel",
+        ):
             model.run(FACT, read=["L1.mid"])
         return
     v = vector(model, "L1.mid")
@@ -621,7 +643,9 @@ def test_the_stream_in_the_middle_of_a_block(model: Model) -> None:
     at_mid = model.run(FACT, under=add(v, times=2, at="L1.mid"))
     assert near(at_mid.logits, model.run(FACT, under=add(v, times=2, at="L1.attn.out")).logits, 1e-4)
     values = torch.stack([vector(model, "L1.mid", seed) for seed in range(11)])
-    both = model.run(FACT, under=[add(v, times=1, at="L1.attn.out"), patch("L1.mid", source=values)], read=["L1.mid", "L1.attn.out"])
+    both = model.run(
+        FACT, under=[add(v, times=1, at="L1.attn.out"), patch("L1.mid", source=values)], read=["L1.mid", "L1.attn.out"]
+    )
     assert near(both["row"]["L1.mid"], values, 1e-5)
     assert near(both["row"]["L1.attn.out"], run["L1.attn.out"] + v, 1e-5)
 
@@ -634,7 +658,9 @@ def test_freezing_a_stream_hides_what_was_done_before_it(model: Model) -> None:
     assert not near(model.run(FACT, under=edit).logits, plain.logits, 1e-3)
     assert [receipt.row for receipt in hidden.receipts] == ["row", "row"]
     # With all that reads the stream held, only the stream itself carries the edit on.
-    direct = model.run(FACT, under=[edit, freeze(["L1:.attn.out", "L1:.mlp.out"])], read=["L0.resid", "L2.resid"])["row"]
+    direct = model.run(FACT, under=[edit, freeze(["L1:.attn.out", "L1:.mlp.out"])], read=["L0.resid", "L2.resid"])[
+        "row"
+    ]
     carried = direct["L0.resid"] - plain["row"]["L0.resid"]
     assert near(direct["L2.resid"], plain["row"]["L2.resid"] + carried, 1e-4)
     with model.under(edit):
@@ -679,7 +705,9 @@ texts = st.sampled_from(["L1.resid", "L0:2.mlp.out @ last", "embed @ subject[-1]
 strengths = st.floats(-9, 9, allow_nan=False)
 names = st.none() | st.sampled_from(["clean", ["a", "b"]])
 directions = st.builds(
-    lambda numbers, name: Direction(torch.tensor(numbers), Site.parse("L1.resid"), Provenance(method="t", seed=0), name),
+    lambda numbers, name: Direction(
+        torch.tensor(numbers), Site.parse("L1.resid"), Provenance(method="t", seed=0), name
+    ),
     st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=4),
     st.sampled_from(["d", "é"]),
 )
@@ -689,7 +717,9 @@ interventions = st.one_of(
     st.builds(lambda d, x, into: add(d, times=x, into=into), directions, strengths, names),
     st.builds(lambda d, at: ablate(d, d, at=at), directions, texts | st.just("everywhere")),
     st.builds(lambda d, x, at: clamp(d, x, at=at), directions, strengths, texts),
-    st.builds(lambda at, source, into: patch(at, source=source, into=into), st.lists(texts, min_size=1), sources, names),
+    st.builds(
+        lambda at, source, into: patch(at, source=source, into=into), st.lists(texts, min_size=1), sources, names
+    ),
     st.builds(lambda at, x, seed: noise(at, dose=x, seed=seed), texts, strengths, st.integers(0, 9)),
     st.builds(lambda at: freeze(at), texts),
 )
@@ -714,7 +744,11 @@ def test_equal_interventions_print_alike(a: Intervention, b: Intervention) -> No
 
 def test_an_intervention_does_not_change_with_the_tensor_it_was_made_from() -> None:
     buffer = torch.ones(2, 3)
-    for act in (patch("L1.resid", source=buffer), add(buffer, times=1, at="L1.resid"), clamp(buffer[0], 1, at="L1.resid")):
+    for act in (
+        patch("L1.resid", source=buffer),
+        add(buffer, times=1, at="L1.resid"),
+        clamp(buffer[0], 1, at="L1.resid"),
+    ):
         before = act.digest
         buffer += 1
         assert act.digest == before
@@ -777,5 +811,7 @@ def test_nothing_is_dropped_by_a_repeated_intervention(llama: Model) -> None:
     act = add(vector(llama, "L1.resid"), times=1, at="L1.resid")
     twice: Sequence[Intervention] = [act, act]
     both = llama.run(FACT, under=twice, read=["L1.resid"])["row"]["L1.resid"]
-    double = llama.run(FACT, under=add(vector(llama, "L1.resid"), times=2, at="L1.resid"), read=["L1.resid"])["row"]["L1.resid"]
+    double = llama.run(FACT, under=add(vector(llama, "L1.resid"), times=2, at="L1.resid"), read=["L1.resid"])["row"][
+        "L1.resid"
+    ]
     assert near(both, double, 1e-5)

@@ -145,7 +145,9 @@ def test_where_it_came_from_travels() -> None:
         a + _direction(_random(1), model="n")
 
 
-def test_another_models_direction_is_refused(tiny: Callable[[str], PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> None:
+def test_another_models_direction_is_refused(
+    tiny: Callable[[str], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
     model = Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
     _direction(_random(0), model=model.fingerprint).check(model.fingerprint)
     _direction(_random(0)).check(model.fingerprint)  # one that is given by hand belongs to no model
@@ -156,9 +158,13 @@ def test_another_models_direction_is_refused(tiny: Callable[[str], PreTrainedMod
 # JSON and files.
 
 
-@given(_vectors(2, 3) | _vectors(5), st.none() | st.floats(0.1, 9), st.frozensets(st.text("abé", max_size=3), max_size=3))
+@given(
+    _vectors(2, 3) | _vectors(5), st.none() | st.floats(0.1, 9), st.frozensets(st.text("abé", max_size=3), max_size=3)
+)
 def test_json_keeps_every_bit(vector: torch.Tensor, scale: float | None, used: frozenset[str]) -> None:
-    made = Direction(vector, Site.parse("L1.head[2].z @ a[-1]"), Provenance(method="test", used=used, seed=0), "d", scale)
+    made = Direction(
+        vector, Site.parse("L1.head[2].z @ a[-1]"), Provenance(method="test", used=used, seed=0), "d", scale
+    )
     back = Direction.from_json(json.loads(json.dumps(made.to_json())))
     assert back == made
     assert back.vector.numpy().tobytes() == made.vector.numpy().tobytes()
@@ -196,10 +202,18 @@ def test_files_that_hold_no_direction(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match=r"holds no direction\n\n  found     format None"):
         Direction.load(tmp_path / "other.safetensors")
     for state in ("[]", "{", "{}", '{"site": "L1.resid", "provenance": {}, "name": "d", "scale": null}'):
-        save_file({"vector": torch.ones(3)}, tmp_path / "odd.safetensors", metadata={"format": "assay-direction-1", "direction": state})
+        save_file(
+            {"vector": torch.ones(3)},
+            tmp_path / "odd.safetensors",
+            metadata={"format": "assay-direction-1", "direction": state},
+        )
         with pytest.raises(CorruptFile, match="does not read as a direction"):
             Direction.load(tmp_path / "odd.safetensors")
-    save_file({"other": torch.ones(3)}, tmp_path / "odd.safetensors", metadata={"format": "assay-direction-1", "direction": "{}"})
+    save_file(
+        {"other": torch.ones(3)},
+        tmp_path / "odd.safetensors",
+        metadata={"format": "assay-direction-1", "direction": "{}"},
+    )
     with pytest.raises(CorruptFile, match="does not read as a direction"):
         Direction.load(tmp_path / "odd.safetensors")
 
@@ -215,7 +229,10 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("vector", "what"),
     [
-        (torch.tensor([1.0, math.nan]), "the vector of 'd' is not finite\n\n  found     1 of 2 entries are NaN or infinite"),
+        (
+            torch.tensor([1.0, math.nan]),
+            "the vector of 'd' is not finite\n\n  found     1 of 2 entries are NaN or infinite",
+        ),
         (torch.tensor([math.inf, 1.0]), "the vector of 'd' is not finite"),
         (torch.tensor([1e300], dtype=torch.float64), "the vector of 'd' is not finite"),
         (torch.tensor(1.0), "the vector of 'd' has shape ()"),

@@ -56,7 +56,10 @@ def conditions(model: Model) -> list[Intervention | tuple[Intervention, ...]]:
     found: list[Intervention | tuple[Intervention, ...]] = [
         (),
         add(resid, dose=0, at="L1.resid"),
-        *(add(vector(model, "embed", seed), dose=2, at=f"L{seed}.resid @ {at}") for seed, at in enumerate(("all", "last", "-2:"))),
+        *(
+            add(vector(model, "embed", seed), dose=2, at=f"L{seed}.resid @ {at}")
+            for seed, at in enumerate(("all", "last", "-2:"))
+        ),
         add(resid, times=2, at="embed @ s"),
         add(resid, times=-2, at="L2.resid @ s[-1]"),
         ablate(resid, vector(model, "embed", 5), at="L1.attn.out"),
@@ -68,8 +71,16 @@ def conditions(model: Model) -> list[Intervention | tuple[Intervention, ...]]:
         noise("L1.mlp.out @ 1:", dose=1),
         patch("L1.resid @ last", source=vector(model, "embed", 7)),
         add(vector(model, "embed", 3, 2), times=2, at="L0.resid @ 1:"),
-        (add(resid, dose=1, at="L2.resid @ -2:"), ablate(resid, at="L1.mlp.out @ last"), noise("L2.attn.out @ last", dose=1)),
-        (add(resid, times=1, at="L1.resid @ last:"), clamp(resid, 0.0, at="L1.resid @ last:"), add(resid, times=1, at="L1.resid @ s")),
+        (
+            add(resid, dose=1, at="L2.resid @ -2:"),
+            ablate(resid, at="L1.mlp.out @ last"),
+            noise("L2.attn.out @ last", dose=1),
+        ),
+        (
+            add(resid, times=1, at="L1.resid @ last:"),
+            clamp(resid, 0.0, at="L1.resid @ last:"),
+            add(resid, times=1, at="L1.resid @ s"),
+        ),
     ]
     if "mid" not in model.shape.lacks:
         found.append((add(resid, times=2, at="L1.mid @ last:"), ablate(resid, at="L1.attn.out")))
@@ -102,7 +113,9 @@ def test_scores_are_those_of_a_loop(model: Model) -> None:
     acts = conditions(model)
     grid = model.sweep(PROMPTS, acts, score=ANSWERS)
     assert grid.shape == (len(PROMPTS), len(acts))
-    found = np.stack([grid.table[f"logprob_{index}"].to_numpy() for index in range(len(ANSWERS))], axis=-1).reshape(*grid.shape, -1)
+    found = np.stack([grid.table[f"logprob_{index}"].to_numpy() for index in range(len(ANSWERS))], axis=-1).reshape(
+        *grid.shape, -1
+    )
     for number, prompt in enumerate(PROMPTS):
         for place, condition in enumerate(acts):
             for index, answer in enumerate(ANSWERS):
@@ -179,7 +192,11 @@ def test_the_probabilities_of_all_next_tokens_sum_to_one(llama: Model) -> None:
     act = add(vector(llama, "L1.resid"), dose=1, at="L1.resid")
     logits = llama.run(prompt, under=act).logits[-1].double().log_softmax(-1)
     texts = [llama.tokenizer.decode([token]) for token in words]
-    single = [(token, text) for token, text in zip(words, texts, strict=True) if llama.tokenizer(text, add_special_tokens=False)["input_ids"] == [token]]
+    single = [
+        (token, text)
+        for token, text in zip(words, texts, strict=True)
+        if llama.tokenizer(text, add_special_tokens=False)["input_ids"] == [token]
+    ]
     scores = llama.score(prompt, [text for _, text in single], under=act)
     np.testing.assert_allclose(scores.total[0, 0], logits[[token for token, _ in single]], atol=1e-4)
     assert len(single) > 100
@@ -194,7 +211,10 @@ def test_generations_are_those_of_a_loop(model: Model) -> None:
     for number, prompt in enumerate(PROMPTS):
         for place, condition in list(enumerate(acts))[number % 2 :: 2]:
             expected = model.generate(prompt, tokens=TOKENS, under=condition)
-            assert made.table["tokens"].to_pylist()[number * len(acts) + place] == list(expected.tokens), (prompt, condition)
+            assert made.table["tokens"].to_pylist()[number * len(acts) + place] == list(expected.tokens), (
+                prompt,
+                condition,
+            )
             assert made.generated[number][place] == expected.text
             cell = made.table.slice(number * len(acts) + place, 1).to_pylist()[0]
             assert cell["touched"] == sum(receipt.touched for receipt in expected.receipts)
@@ -298,7 +318,11 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
 
 
 def test_the_table_tells_every_cell(llama: Model) -> None:
-    acts = [(), add(vector(llama, "L1.resid"), dose=0.5, at="L1.resid"), ablate(vector(llama, "L1.resid"), at="everywhere")]
+    acts = [
+        (),
+        add(vector(llama, "L1.resid"), dose=0.5, at="L1.resid"),
+        ablate(vector(llama, "L1.resid"), at="everywhere"),
+    ]
     grid = llama.sweep(PROMPTS[:2], acts, score=" Paris")
     assert len(grid) == 6
     rows = grid.table.to_pylist()
@@ -306,17 +330,31 @@ def test_the_table_tells_every_cell(llama: Model) -> None:
     assert [row["op"] for row in rows[:3]] == [None, "add", "ablate"]
     assert [row["layer"] for row in rows[:3]] == [None, 1, None]
     assert [row["dose"] for row in rows[:3]] == [None, 0.5, None]
-    assert [row["under"] for row in rows[:3]] == ["nothing", "add(tensor, dose=0.5) at L1.resid", "ablate(tensor) at everywhere"]
+    assert [row["under"] for row in rows[:3]] == [
+        "nothing",
+        "add(tensor, dose=0.5) at L1.resid",
+        "ablate(tensor) at everywhere",
+    ]
     assert rows[0]["text"] == PROMPTS[0].text
     assert [row["relative"] is None for row in rows[:3]] == [True, False, False]
     assert abs(rows[2]["after"]) < 1e-4 < abs(rows[2]["before"])
     assert repr(grid).startswith("Grid(2 prompts × 3 conditions: prompt, condition, text, ")
     only = llama.sweep(PROMPTS[:1], [()], score=" Paris").table.schema
-    assert [str(only.field(name).type) for name in ("op", "under", "layer", "relative")] == ["string", "string", "int64", "double"]
+    assert [str(only.field(name).type) for name in ("op", "under", "layer", "relative")] == [
+        "string",
+        "string",
+        "int64",
+        "double",
+    ]
 
 
 def test_progress_counts_every_cell_once(llama: Model) -> None:
-    for how in (dict(score=ANSWERS), dict(generate=TOKENS), dict(score=ANSWERS, memory=1), dict(generate=TOKENS, memory=1)):
+    for how in (
+        dict(score=ANSWERS),
+        dict(generate=TOKENS),
+        dict(score=ANSWERS, memory=1),
+        dict(generate=TOKENS, memory=1),
+    ):
         seen: list[tuple[int, int]] = []
         llama.sweep(PROMPTS, conditions(llama)[:5], progress=lambda done, total: seen.append((done, total)), **how)  # noqa: B023
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)

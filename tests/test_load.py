@@ -68,7 +68,9 @@ def logits(model: Model) -> bytes:
 # Every way gives one and the same model.
 
 
-def test_a_folder_is_the_model_that_was_saved(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_folder_is_the_model_that_was_saved(
+    family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     hf = tiny(family)
     folder, model = saved(tmp_path / "m", hf, tokenizer), load(hf, tokenizer=tokenizer)
     for source in (folder, str(folder)):
@@ -92,7 +94,9 @@ def test_the_identity_is_in_the_numbers(tiny: Tiny, tokenizer: PreTrainedTokeniz
     assert other.fingerprint != model.fingerprint
 
 
-def test_the_identity_is_not_in_what_a_tokenizer_did_last(tiny: Tiny, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_the_identity_is_not_in_what_a_tokenizer_did_last(
+    tiny: Tiny, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     """A fast tokenizer remembers how it last padded and cut; a direction must not refuse its model for that."""
     model = load(tiny("llama"), tokenizer=tokenizer)
     other = load(saved(tmp_path / "m", tiny("llama"), tokenizer))
@@ -244,7 +248,9 @@ def test_a_gguf_file_is_converted_once(
     assert load(moved).fingerprint == model.fingerprint
 
 
-def test_another_file_of_that_name_is_another_model(gguf_file: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> None:
+def test_another_file_of_that_name_is_another_model(
+    gguf_file: Path, tokenizer: PreTrainedTokenizerFast, cache: Path
+) -> None:
     first = load(gguf_file)
     second = load(write_gguf(gguf_file, fresh("llama", seed=1), tokenizer))
     assert first.loaded.revision != second.loaded.revision
@@ -289,7 +295,9 @@ def test_a_gguf_file_that_lacks_weights(tiny: Tiny, tokenizer: PreTrainedTokeniz
 def test_a_cache_that_cannot_be_written(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "file"))
-    with pytest.raises(Unwritable, match=r"the cache folder .* cannot be written[\s\S]*hint: set ASSAY_CACHE to a writable folder"):
+    with pytest.raises(
+        Unwritable, match=r"the cache folder .* cannot be written[\s\S]*hint: set ASSAY_CACHE to a writable folder"
+    ):
         load(gguf_file)
 
 
@@ -414,7 +422,10 @@ def test_names_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_tokenizer() -> None:
-    with pytest.raises(ModelError, match=r"no tokenizer was found for this LlamaForCausalLM[\s\S]*give it: Model\.load\(model, tokenizer="):
+    with pytest.raises(
+        ModelError,
+        match=r"no tokenizer was found for this LlamaForCausalLM[\s\S]*give it: Model\.load\(model, tokenizer=",
+    ):
         load(fresh("llama"))
 
 
@@ -450,9 +461,14 @@ def test_an_unknown_family_says_what_was_found_and_how_to_declare_it(tokenizer: 
 
 
 def test_a_declared_family_with_a_wrong_path(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(UnknownArchitecture, match=r"the anatomy names 'self_attn\.dense', which StableLmDecoderLayer does not have\n\n  found     self_attn, mlp"):
+    with pytest.raises(
+        UnknownArchitecture,
+        match=r"the anatomy names 'self_attn\.dense', which StableLmDecoderLayer does not have\n\n  found     self_attn, mlp",
+    ):
         load(_stablelm(), tokenizer=tokenizer, anatomy=Anatomy(o_proj="self_attn.dense"))
-    with pytest.raises(UnknownArchitecture, match="the anatomy names 'transformer.h', which StableLmForCausalLM does not have"):
+    with pytest.raises(
+        UnknownArchitecture, match="the anatomy names 'transformer.h', which StableLmForCausalLM does not have"
+    ):
         load(_stablelm(), tokenizer=tokenizer, anatomy=Anatomy(blocks="transformer.h"))
     with pytest.raises(UnknownArchitecture, match=r"'model\.norm' is no list of blocks\n\n  found     a LayerNorm"):
         load(_stablelm(), tokenizer=tokenizer, anatomy=Anatomy(blocks="model.norm"))
@@ -489,7 +505,10 @@ def test_code_of_a_models_own_runs_only_when_asked_for(
     folder, marker = saved(tmp_path / "m", tiny("llama"), tokenizer), tmp_path / "marker"
     (folder / "code.py").write_text(CODE.format(marker=marker))
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.MyConfig", "AutoModelForCausalLM": "code.MyModel"}}
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "code.MyConfig", "AutoModelForCausalLM": "code.MyModel"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError) as caught:
         load(folder)

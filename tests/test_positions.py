@@ -18,7 +18,11 @@ from assay.errors import BadSite, NeverFired
 from assay.model.anatomy import module_at
 
 Tiny = Callable[[str], PreTrainedModel]
-TEXTS = ("The Eiffel Tower is in the city of", "I love Paris", "true or false: the capital of Berlin is")  # 11, 4, 14 tokens
+TEXTS = (
+    "The Eiffel Tower is in the city of",
+    "I love Paris",
+    "true or false: the capital of Berlin is",
+)  # 11, 4, 14 tokens
 ANSWER = 7  # tokens; prompt and answer together reach beyond the tiny models' window of 12
 _MODELS: dict[str, Model] = {}
 
@@ -87,7 +91,10 @@ def padded(model: Model, texts: Sequence[str], left: bool = True, pad: int = 0) 
     longest = max(map(len, rows)) + pad
     fill = [[0] * (longest - len(row)) for row in rows]
     ids = [[*gap, *row] if left else [*row, *gap] for gap, row in zip(fill, rows, strict=True)]
-    ones = [[0] * len(gap) + [1] * len(row) if left else [1] * len(row) + [0] * len(gap) for gap, row in zip(fill, rows, strict=True)]
+    ones = [
+        [0] * len(gap) + [1] * len(row) if left else [1] * len(row) + [0] * len(gap)
+        for gap, row in zip(fill, rows, strict=True)
+    ]
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(ones)}
 
 
@@ -179,7 +186,10 @@ def test_left_padded_calls(model: Model) -> None:
 
 def test_right_padded_calls_and_embeddings(model: Model) -> None:
     batch = padded(model, TEXTS, left=False, pad=1)
-    embedded = {"inputs_embeds": model.hf.get_input_embeddings()(batch["input_ids"]).detach(), "attention_mask": batch["attention_mask"]}
+    embedded = {
+        "inputs_embeds": model.hf.get_input_embeddings()(batch["input_ids"]).detach(),
+        "attention_mask": batch["attention_mask"],
+    }
     if model.hf.config.model_type.startswith("gemma"):
         embedded = batch  # Gemma scales its embeddings inside the model, so these would not be what a user passes
     for call in (batch, embedded):
@@ -339,7 +349,9 @@ def test_a_block_in_which_one_call_reaches_the_place(llama: Model) -> None:
     assert [receipt.touched for receipt in block.receipts] == [0, 2]
 
 
-@pytest.mark.parametrize(("at", "what"), [("subject", "has no span"), ("-12", "names no token"), ("5:5", "names no token")])
+@pytest.mark.parametrize(
+    ("at", "what"), [("subject", "has no span"), ("-12", "names no token"), ("5:5", "names no token")]
+)
 def test_places_that_a_call_does_not_have(llama: Model, at: str, what: str) -> None:
     ids = torch.tensor([llama.row(TEXTS[0]).tokens])
     with pytest.raises(NeverFired, match=rf"touched no activation[\s\S]*{what}"), llama.under(act(at)):
@@ -360,5 +372,8 @@ def test_logits_under_a_block(model: Model) -> None:
 
 def test_patterns_of_left_padded_rows_are_refused(llama: Model) -> None:
     eye = patch("L1.head[0].pattern @ last", source=torch.eye(4)[-1:])
-    with pytest.raises(BadSite, match="patterns cannot be written in a call that is padded on the left"), llama.under(eye):
+    with (
+        pytest.raises(BadSite, match="patterns cannot be written in a call that is padded on the left"),
+        llama.under(eye),
+    ):
         llama.hf(**numbered(padded(llama, [TEXTS[1]], pad=2)))

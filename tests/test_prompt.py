@@ -115,7 +115,9 @@ def test_bos_once(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def test_earlier_turns(tokenizer: PreTrainedTokenizerFast) -> None:
     prompt = Prompt.chat("B", before=[("user", "A"), ("assistant", "no")])
-    assert "".join(_texts(tokenizer, prompt)) == "<bos><|user|>A<|end|><|assistant|>no<|end|><|user|>B<|end|><|assistant|>"
+    assert (
+        "".join(_texts(tokenizer, prompt)) == "<bos><|user|>A<|end|><|assistant|>no<|end|><|user|>B<|end|><|assistant|>"
+    )
 
 
 def test_a_tokenizer_that_closes_a_text(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -154,7 +156,9 @@ def test_tokens_as_they_are(tokenizer: PreTrainedTokenizerFast) -> None:
     assert row.prompt == 3
     assert Prompt.tokenized([7, 9]).digest != Prompt("7 9").digest
     with pytest.raises(BadData, match="does not begin at a token of its own"):
-        encode(tokenizer, Prompt.tokenized([7]), "row").tokens + continuation(tokenizer, Prompt.tokenized([7]), (7,), "")
+        encode(tokenizer, Prompt.tokenized([7]), "row").tokens + continuation(
+            tokenizer, Prompt.tokenized([7]), (7,), ""
+        )
 
 
 @pytest.mark.parametrize("prompt", ["", Prompt(""), Prompt.tokenized([])])
@@ -176,7 +180,9 @@ def test_chats_that_a_model_cannot_hold(tokenizer: PreTrainedTokenizerFast) -> N
         encode(plain, Prompt.chat("no"), "row")
     plain.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}a"
     assert encode(plain, Prompt.chat("no"), "row").tokens
-    with pytest.raises(BadData, match=r"the chat template refuses these turns[\s\S]*found     system user: no system role"):
+    with pytest.raises(
+        BadData, match=r"the chat template refuses these turns[\s\S]*found     system user: no system role"
+    ):
         encode(plain, Prompt.chat("no", system="A"), "row")
 
 
@@ -188,7 +194,13 @@ def _pairs(count: int, clusters: int | None = None) -> Pairs:
     return Pairs.of([f"good {i}" for i in range(count)], [f"bad {i}" for i in range(count)], names)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.sampled_from(["", "x", "y", "z", "w"])), min_size=6, max_size=24))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.sampled_from(["", "x", "y", "z", "w"])),
+        min_size=6,
+        max_size=24,
+    )
+)
 def test_no_content_and_no_cluster_is_on_two_sides(items: list[tuple[int, int, str]]) -> None:
     pairs = Pairs(tuple(Pair(Prompt(f"p{a}"), Prompt(f"n{b}"), cluster=c) for a, b, c in items))
     try:
@@ -242,7 +254,10 @@ def _file(folder: Path, name: str, text: str) -> Path:
 
 
 def test_the_three_formats(tmp_path: Path) -> None:
-    rows = [dict(positive=f"p{i}", negative=f"n{i}", question="q", answers=["A", "B"], cluster="c", topic="t") for i in range(2)]
+    rows = [
+        dict(positive=f"p{i}", negative=f"n{i}", question="q", answers=["A", "B"], cluster="c", topic="t")
+        for i in range(2)
+    ]
     lines = Pairs.load(_file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n"))
     assert lines == Pairs.load(_file(tmp_path, "a.json", json.dumps(rows)))
     csv = "positive,negative,question,answers,cluster,topic\np0,n0,q,A|B,c,t\np1,n1,q,A|B,c,t\n"
@@ -275,8 +290,16 @@ def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
         ("a.json", '{"positive": "p"}', "a.json, item 1 is no object"),
         ("a.json", "[", "does not read"),
         ("a.csv", "positive\np\n", "a.csv, item 1 has no negative"),
-        ("a.json", '[{"question": "q", "answer_matching_behavior": "(A)"}]', "an A/B item needs two different answer letters"),
-        ("a.json", '[{"question": "q", "answer_matching_behavior": 5, "answer_not_matching_behavior": 5}]', "an A/B item needs"),
+        (
+            "a.json",
+            '[{"question": "q", "answer_matching_behavior": "(A)"}]',
+            "an A/B item needs two different answer letters",
+        ),
+        (
+            "a.json",
+            '[{"question": "q", "answer_matching_behavior": 5, "answer_not_matching_behavior": 5}]',
+            "an A/B item needs",
+        ),
     ],
 )
 def test_files_that_are_not_pairs(tmp_path: Path, name: str, text: str, what: str) -> None:

@@ -15,7 +15,9 @@ SHAPE = Shape(layers=3, heads=4, kv_heads=2, d_model=32, d_head=8, d_mlp=40, voc
 
 ends = st.none() | st.integers(-40, 40)
 spans = st.builds(Span, ends, ends)
-words = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(lambda word: word not in ("all", "last", "response"))
+words = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
+    lambda word: word not in ("all", "last", "response")
+)
 positions = st.one_of(
     st.just(Positions()),
     st.just(Positions(response=True)),
@@ -178,7 +180,9 @@ def test_the_text_of_no_such_position() -> None:
     )
     with pytest.raises(NoSuchPosition) as caught:
         Positions.parse(9).resolve(7, {})
-    assert str(caught.value).startswith("@ 9 names no token\n\n  found     the prompt has 7 tokens\n  nearest   0 to 6, -7 to -1\n")
+    assert str(caught.value).startswith(
+        "@ 9 names no token\n\n  found     the prompt has 7 tokens\n  nearest   0 to 6, -7 to -1\n"
+    )
 
 
 # What a model has.
@@ -211,7 +215,9 @@ def test_ranges(text: str, found: list[str]) -> None:
     assert list(map(str, SHAPE.expand(text))) == found
 
 
-@pytest.mark.parametrize("text", ["L3.resid", "L0.head[4].z", "L0:4.resid", "L2:2.resid", "L3:.resid", "L-4:.resid", "L0.head[:5].z"])
+@pytest.mark.parametrize(
+    "text", ["L3.resid", "L0.head[4].z", "L0:4.resid", "L2:2.resid", "L3:.resid", "L-4:.resid", "L0.head[:5].z"]
+)
 def test_what_a_model_does_not_have(text: str) -> None:
     """A range that leaves the model is a mistake too, not a shorter range."""
     with pytest.raises(NoSuchSite):
@@ -262,5 +268,7 @@ def test_the_algebra_of_selections(members: list[Site]) -> None:
 
 
 def test_the_text_of_expect() -> None:
-    with pytest.raises(NoSuchSite, match=r"expected 16 sites\n\n  found     3: 3 sites: L0\.resid, L1\.resid, L2\.resid"):
+    with pytest.raises(
+        NoSuchSite, match=r"expected 16 sites\n\n  found     3: 3 sites: L0\.resid, L1\.resid, L2\.resid"
+    ):
         _of("L:.resid").expect(16)

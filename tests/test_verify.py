@@ -1,4 +1,4 @@
-"""Verdicts on models whose computation is known, on controls checked against what they claim to be, and on bad input."""
+"""Verdicts on a model whose computation is known, controls checked against what they claim to be, and bad input."""
 
 from __future__ import annotations
 

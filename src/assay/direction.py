@@ -44,7 +44,8 @@ class Direction:
         vector = torch.as_tensor(self.vector).detach().to("cpu", torch.float32, copy=True).contiguous()
         if vector.dim() not in (1, 2) or vector.numel() == 0:
             raise BadVector(
-                f"the vector of {self.name!r} has shape {tuple(vector.shape)}", hint="give [d], or [T, d] for a positional one"
+                f"the vector of {self.name!r} has shape {tuple(vector.shape)}",
+                hint="give [d], or [T, d] for a positional one",
             )
         if not torch.isfinite(vector).all():
             bad = int((~torch.isfinite(vector)).sum())
@@ -71,7 +72,9 @@ class Direction:
         """The vector at norm 1. Raises `BadVector` when it is zero."""
         norm = self.norm
         if norm == 0:
-            raise BadVector(f"{self.name!r} is the zero vector", hint="a direction needs a length; were both sides equal?")
+            raise BadVector(
+                f"{self.name!r} is the zero vector", hint="a direction needs a length; were both sides equal?"
+            )
         return self.vector / norm
 
     @property
@@ -99,7 +102,9 @@ class Direction:
                     found=f"shapes {tuple(other.vector.shape)} and {tuple(self.vector.shape)}",
                     hint="take out single directions of the same width",
                 )
-        basis = orthonormal([other.unit for other in others]).double() if others else torch.zeros(0, self.width).double()
+        basis = (
+            orthonormal([other.unit for other in others]).double() if others else torch.zeros(0, self.width).double()
+        )
         vector = self.vector.double()
         vector = (vector - (vector @ basis.T) @ basis).float()
         return self._derive(vector, "without(" + ", ".join(other.name for other in others) + ")", *others)
@@ -172,7 +177,9 @@ class Direction:
                 direction = cls._from(state)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CorruptFile(
-                f"{str(path)!r} does not read as a direction", found=str(error), hint="the file was cut short or altered; save it again"
+                f"{str(path)!r} does not read as a direction",
+                found=str(error),
+                hint="the file was cut short or altered; save it again",
             ) from error
         if model is not None:
             direction.check(model.fingerprint)

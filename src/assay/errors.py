@@ -59,7 +59,9 @@ class AssayError(Exception):
     def __init__(self, what: str, *, hint: str, **fields: object) -> None:
         self.what = what
         self.hint = hint
-        self.fields = {name.replace("_", " "): str(value) for name, value in fields.items() if value is not None and str(value)}
+        self.fields = {
+            name.replace("_", " "): str(value) for name, value in fields.items() if value is not None and str(value)
+        }
         super().__init__(str(self))
 
     @classmethod

@@ -60,7 +60,13 @@ class Prompt:
 
     @classmethod
     def chat(
-        cls, user: str, *, system: str | None = None, before: Sequence[tuple[Role, str]] = (), prefix: str = "", **spans: str
+        cls,
+        user: str,
+        *,
+        system: str | None = None,
+        before: Sequence[tuple[Role, str]] = (),
+        prefix: str = "",
+        **spans: str,
     ) -> Prompt:
         """A chat that ends with the user's message, so that the assistant speaks next."""
         text, marks = _fill(user, spans) if spans else (user, ())
@@ -115,7 +121,8 @@ def _fill(template: str, spans: dict[str, str]) -> tuple[str, tuple[tuple[str, i
     unused = [name for name in spans if name not in {mark[0] for mark in marks}]
     if unused:
         raise BadData(
-            f"the prompt {template!r} has no place for {', '.join(unused)}", hint="write {" + unused[0] + "} where it belongs"
+            f"the prompt {template!r} has no place for {', '.join(unused)}",
+            hint="write {" + unused[0] + "} where it belongs",
         )
     return text, tuple(marks)
 
@@ -149,7 +156,12 @@ class Pair:
     @property
     def digest(self) -> str:
         """SHA-256 over the prompts that it is made of."""
-        parts = [self.positive.digest, self.negative.digest, self.question.digest if self.question else "", self.answers]
+        parts = [
+            self.positive.digest,
+            self.negative.digest,
+            self.question.digest if self.question else "",
+            self.answers,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def swapped(self) -> Pair:
@@ -175,10 +187,14 @@ class Pairs(Sequence[Pair]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
         if not self.items:
-            raise EmptyData("there are no pairs", found="0 pairs", hint="give at least one positive and one negative prompt")
+            raise EmptyData(
+                "there are no pairs", found="0 pairs", hint="give at least one positive and one negative prompt"
+            )
 
     @classmethod
-    def of(cls, positives: Iterable[str | Prompt], negatives: Iterable[str | Prompt], clusters: Iterable[str] = ()) -> Pairs:
+    def of(
+        cls, positives: Iterable[str | Prompt], negatives: Iterable[str | Prompt], clusters: Iterable[str] = ()
+    ) -> Pairs:
         """Pairs from two lists of equal length."""
         plus, minus, names = list(positives), list(negatives), list(clusters)
         if len(plus) != len(minus) or (names and len(names) != len(plus)):
@@ -188,13 +204,16 @@ class Pairs(Sequence[Pair]):
                 hint="give lists of equal length, item i of one beside item i of the other",
             )
         names = names or [""] * len(plus)
-        return cls(tuple(Pair(Prompt.of(a), Prompt.of(b), cluster=c) for a, b, c in zip(plus, minus, names, strict=True)))
+        return cls(
+            tuple(Pair(Prompt.of(a), Prompt.of(b), cluster=c) for a, b, c in zip(plus, minus, names, strict=True))
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Pairs:
         """Read JSON lines ``{"positive", "negative", "question"?, "answers"?, "cluster"?, "topic"?}``, a CSV of the same
         columns, or the A/B items of contrastive activation addition (a JSON list of ``question``,
-        ``answer_matching_behavior``, ``answer_not_matching_behavior``). Raises `BadData` naming the line."""
+        ``answer_matching_behavior``, ``answer_not_matching_behavior``). Raises `BadData` naming the line.
+        """
         path = Path(path)
         try:
             if path.suffix == ".csv":
@@ -214,7 +233,8 @@ class Pairs(Sequence[Pair]):
     @classmethod
     def answers_ab(cls, questions: Iterable[tuple[str, str, str]]) -> Pairs:
         """The answer-letter protocol of CAA (Panickssery et al. 2024, §3): ``(question, matching, other)`` with answers
-        such as ``"(A)"``. Both prompts are the chat turn with the answer's letter as the last token read."""
+        such as ``"(A)"``. Both prompts are the chat turn with the answer's letter as the last token read.
+        """
         return cls(tuple(_ab(*item) for item in questions))
 
     def __len__(self) -> int:
@@ -309,15 +329,22 @@ def _line(text: str, number: int, path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadData(
-            f"{path.name}, line {number} is no JSON", found=f"{text[:60]!r}: {error.msg}", hint="give one JSON object a line"
+            f"{path.name}, line {number} is no JSON",
+            found=f"{text[:60]!r}: {error.msg}",
+            hint="give one JSON object a line",
         ) from error
 
 
 def _pair(row: Any, where: str) -> Pair:
     if not isinstance(row, dict):
-        raise BadData(f"{where} is no object", found=repr(row)[:80], hint="each item is an object with positive and negative")
+        raise BadData(
+            f"{where} is no object", found=repr(row)[:80], hint="each item is an object with positive and negative"
+        )
     if "answer_matching_behavior" in row and "question" in row:
-        item = [str(row.get(name) or "") for name in ("question", "answer_matching_behavior", "answer_not_matching_behavior")]
+        item = [
+            str(row.get(name) or "")
+            for name in ("question", "answer_matching_behavior", "answer_not_matching_behavior")
+        ]
         return _ab(item[0], item[1], item[2])
     missing = [name for name in ("positive", "negative") if not isinstance(row.get(name), str) or not row[name]]
     if missing:
@@ -344,8 +371,12 @@ def _ab(question: str, matching: str, other: str) -> Pair:
     letters = [answer.strip().strip("()")[:1] for answer in (matching, other)]
     if len(set(letters)) != 2 or not all(letters):
         raise BadData(
-            "an A/B item needs two different answer letters", found=f"{matching!r} and {other!r}", hint='write "(A)" and "(B)"'
+            "an A/B item needs two different answer letters",
+            found=f"{matching!r} and {other!r}",
+            hint='write "(A)" and "(B)"',
         )
     sides = [Prompt.chat(question.strip(), prefix=f"({letter}") for letter in letters]
     ask = Prompt.chat(question.strip(), prefix="(")
-    return Pair(sides[0], sides[1], ask, (letters[0], letters[1]), cluster=hashlib.sha256(question.encode()).hexdigest()[:12])
+    return Pair(
+        sides[0], sides[1], ask, (letters[0], letters[1]), cluster=hashlib.sha256(question.encode()).hexdigest()[:12]
+    )

@@ -29,7 +29,9 @@ END = 1 << 40
 
 _INDEX = r"-?\d+"
 _RANGE = r"(?:-?\d+)?:(?:-?\d+)?"
-_PLACE = re.compile(rf"^L(?P<layer>{_RANGE}|\d+)\.(?:head\[(?P<head>{_RANGE}|\d+)\]\.(?P<of>z|pattern)|(?P<part>[a-z.]+))$")
+_PLACE = re.compile(
+    rf"^L(?P<layer>{_RANGE}|\d+)\.(?:head\[(?P<head>{_RANGE}|\d+)\]\.(?P<of>z|pattern)|(?P<part>[a-z.]+))$"
+)
 _WHERE = re.compile(rf"^(?P<name>[A-Za-z_]\w*)?(?:\[(?P<inner>{_RANGE}|{_INDEX})\])?$")
 
 

@@ -105,7 +105,9 @@ class Sites:
     def expect(self, count: int) -> Sites:
         """The same selection, or `NoSuchSite` when it does not hold exactly ``count`` places."""
         if len(self) != count:
-            raise NoSuchSite(f"expected {count} sites", found=f"{len(self)}: {self}", hint="print the selection before using it")
+            raise NoSuchSite(
+                f"expected {count} sites", found=f"{len(self)}: {self}", hint="print the selection before using it"
+            )
         return self
 
     def __str__(self) -> str:

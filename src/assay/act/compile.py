@@ -185,7 +185,7 @@ def _drawn(ready: _Prepared, site: Site, prompt: str, positions: range) -> Tenso
         key = hashlib.sha256(f"{ready.of.seed}|{site.place}|{prompt}|{position}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
         drawn.append(torch.randn(width, generator=generator))
-    return torch.stack(drawn) * ready.sigma(site)
+    return torch.stack(drawn) * ready.sigma(site) if drawn else torch.zeros(0, width)
 
 
 def _given(ready: _Prepared, site: Site, item: Item, row: Row) -> Item:
@@ -214,7 +214,9 @@ def _copying(ready: _Prepared, site: Site, item: Item, rows: Sequence[Row]) -> I
     start, stop = interval(item.what, site, source)
     lengths = min(item.stop, target.total) - item.start, min(stop, source.total) - start
     if lengths[0] != lengths[1]:
-        raise never(item.what, [target, source], f"{lengths[0]} tokens in {target.name!r}, {lengths[1]} in {source.name!r}")
+        raise never(
+            item.what, [target, source], f"{lengths[0]} tokens in {target.name!r}, {lengths[1]} in {source.name!r}"
+        )
     item.stop = min(item.stop, target.total)
     item.source_start = start
     return item

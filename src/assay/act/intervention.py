@@ -88,9 +88,13 @@ class Intervention:
 
     def __str__(self) -> str:
         told = [direction.name for direction in self.directions]
-        told += [f"{name}={getattr(self, name):g}" for name in ("dose", "times", "value") if getattr(self, name) is not None]
+        told += [
+            f"{name}={getattr(self, name):g}" for name in ("dose", "times", "value") if getattr(self, name) is not None
+        ]
         if self.source is not None:
-            told.append(f"source={self.source!r}" if isinstance(self.source, str) else f"source={tuple(self.source.shape)}")
+            told.append(
+                f"source={self.source!r}" if isinstance(self.source, str) else f"source={tuple(self.source.shape)}"
+            )
         if self.into is not None:
             told.append(f"into={list(self.into)}")
         where = "everywhere" if self.sites == EVERYWHERE else " | ".join(map(str, self.sites))
@@ -188,7 +192,11 @@ def ablate(
 
 
 def clamp(
-    direction: Direction | torch.Tensor, value: float, *, at: Place | None = None, into: str | Sequence[str] | None = None
+    direction: Direction | torch.Tensor,
+    value: float,
+    *,
+    at: Place | None = None,
+    into: str | Sequence[str] | None = None,
 ) -> Intervention:
     """Set the coordinate along a direction (made unit) to ``value``, in the activation's own units."""
     found, sites = _directed(direction, at)

@@ -67,7 +67,9 @@ class Group:
         if any(basis is None for basis in bases):
             return None
         most = max(basis.shape[0] for basis in bases if basis is not None)
-        filled = [torch.nn.functional.pad(basis, (0, 0, 0, most - basis.shape[0])) for basis in bases if basis is not None]
+        filled = [
+            torch.nn.functional.pad(basis, (0, 0, 0, most - basis.shape[0])) for basis in bases if basis is not None
+        ]
         return torch.stack(filled).to(device)
 
     def move(self, index: Tensor) -> None:
@@ -189,10 +191,16 @@ class Program:
         self, lengths: Sequence[int] | None = None, starts: Sequence[int] | None = None
     ) -> list[tuple[int, Receipt]]:
         """Receipts with the index of their row; ``lengths`` is where each row ended in the model, ``starts`` where it
-        began (0, unless its first tokens came from somebody else's cache)."""
+        began (0, unless its first tokens came from somebody else's cache).
+        """
         lengths = [len(row.tokens) for row in self.rows] if lengths is None else lengths
         starts = [0] * len(self.rows) if starts is None else starts
-        return [told for groups in self.groups.values() for group in groups for told in group.receipts(self.rows, lengths, starts)]
+        return [
+            told
+            for groups in self.groups.values()
+            for group in groups
+            for told in group.receipts(self.rows, lengths, starts)
+        ]
 
 
 def _stacked(vectors: Sequence[Tensor], device: torch.device | str) -> Tensor | None:

@@ -58,7 +58,12 @@ ANATOMIES: dict[str, Anatomy] = {
     "mixtral": _EXPERTS,
     "qwen2_moe": _EXPERTS,
     "gpt2": Anatomy(
-        blocks="transformer.h", o_proj="attn.c_proj", attn_out="attn.c_proj", mlp_out="mlp", down="mlp.c_proj", attn="attn"
+        blocks="transformer.h",
+        o_proj="attn.c_proj",
+        attn_out="attn.c_proj",
+        mlp_out="mlp",
+        down="mlp.c_proj",
+        attn="attn",
     ),
     "gpt_neox": Anatomy(
         blocks="gpt_neox.layers",
@@ -77,7 +82,11 @@ ANATOMIES: dict[str, Anatomy] = {
         parallel=True,
     ),
     "opt": Anatomy(
-        blocks="model.decoder.layers", o_proj="self_attn.out_proj", attn_out="self_attn.out_proj", mlp_out="fc2", down="fc2"
+        blocks="model.decoder.layers",
+        o_proj="self_attn.out_proj",
+        attn_out="self_attn.out_proj",
+        mlp_out="fc2",
+        down="fc2",
     ),
 }
 """By ``config.model_type``."""
@@ -107,8 +116,11 @@ def anatomy_of(hf: nn.Module) -> Anatomy:
     config: Any = hf.config
     kind = config.get_text_config().model_type
     if kind not in ANATOMIES:
-        lists = [f"{name} ({len(module)} × {type(module[0]).__name__})" for name, module in hf.named_modules()
-                 if isinstance(module, nn.ModuleList) and len(module)]
+        lists = [
+            f"{name} ({len(module)} × {type(module[0]).__name__})"
+            for name, module in hf.named_modules()
+            if isinstance(module, nn.ModuleList) and len(module)
+        ]
         raise UnknownArchitecture(
             f"no anatomy is known for model_type {kind!r}",
             found=f"{type(hf).__name__} with {'; '.join(lists[:3]) or 'no list of blocks'}",
@@ -147,7 +159,9 @@ def shape_of(hf: nn.Module, anatomy: Anatomy) -> Shape:
     blocks = module_at(hf, anatomy.blocks)
     if not isinstance(blocks, nn.ModuleList) or not len(blocks):
         raise UnknownArchitecture(
-            f"{anatomy.blocks!r} is no list of blocks", found=f"a {type(blocks).__name__}", hint="print(model.hf) shows the modules"
+            f"{anatomy.blocks!r} is no list of blocks",
+            found=f"a {type(blocks).__name__}",
+            hint="print(model.hf) shows the modules",
         )
     o_proj = module_at(blocks[0], anatomy.o_proj)
     heads = config.num_attention_heads

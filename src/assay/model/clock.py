@@ -19,7 +19,8 @@ from assay.sites import Shape
 
 def right_padded(rows: Sequence[Sequence[int]], starts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Tokens and absolute positions ``[row, pos]`` of rows of different length. Padding has position −1 and
-    repeats the row's last token: nothing attends to it, and no model mistakes it for padding that needs a mask."""
+    repeats the row's last token: nothing attends to it, and no model mistakes it for padding that needs a mask.
+    """
     longest = max(len(row) for row in rows)
     tokens = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
     positions = torch.full((len(rows), longest), -1)
@@ -54,7 +55,9 @@ def foreign_positions(arguments: dict[str, Any]) -> Tensor:
     return torch.arange(seen, seen + length).expand(rows, length)
 
 
-def masks(config: Any, slots: Tensor, length: int, dtype: torch.dtype, device: torch.device) -> Tensor | dict[str, Tensor]:
+def masks(
+    config: Any, slots: Tensor, length: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | dict[str, Tensor]:
     """Additive attention masks ``[row, 1, pos, slot]`` for queries at ``slots`` ``[row, pos]`` over ``length`` slots.
 
     A dictionary by layer type where a model mixes full and sliding attention, as its forward pass expects.
@@ -125,13 +128,16 @@ class SlotCache(Cache):
         super().__init__(layers=[SlotLayer(keys, values, self) for keys, values in pairs])
 
     @classmethod
-    def empty(cls, rows: int, length: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> SlotCache:
-        """A cache with room for ``length`` tokens in each of ``rows`` rows."""
+    def empty(
+        cls, rows: int, length: int, shape: Shape, dtype: torch.dtype, device: torch.device, lowest: int = 0
+    ) -> SlotCache:
+        """A cache with room for ``length`` tokens in each of ``rows`` rows, in the layers from ``lowest`` on."""
 
-        def room() -> Tensor:
-            return torch.zeros(rows, shape.kv_heads, length, shape.d_head, dtype=dtype, device=device)
+        def room(layer: int) -> Tensor:
+            slots = length if layer >= lowest else 0
+            return torch.zeros(rows, shape.kv_heads, slots, shape.d_head, dtype=dtype, device=device)
 
-        return cls([(room(), room()) for _ in range(shape.layers)])
+        return cls([(room(layer), room(layer)) for layer in range(shape.layers)])
 
     def advance(self, slots: Tensor) -> None:
         """Say which slots ``[row, pos]`` the next forward pass writes."""

@@ -126,7 +126,8 @@ class Core:
 
     def scale(self, site: Site, kind: str) -> float:
         """The unit of a dose at a site: ``"norm"``, the median length of its activation over plain prose (the first
-        token, an attention sink, left out), or ``"std"``, the standard deviation over tokens and coordinates."""
+        token, an attention sink, left out), or ``"std"``, the standard deviation over tokens and coordinates.
+        """
         norms, deviations = self._scales[site.address]
         return (norms if kind == "norm" else deviations)[site.index]
 
@@ -148,7 +149,11 @@ class Core:
 
             return tap
 
-        parts = [part for part in ("attn.out", "head.z", "mid", "mlp.act", "mlp.out", "resid") if part not in self.shape.lacks]
+        parts = [
+            part
+            for part in ("attn.out", "head.z", "mid", "mlp.act", "mlp.out", "resid")
+            if part not in self.shape.lacks
+        ]
         places: list[Place] = [(None, "embed"), (None, "logits")]
         places += [(layer, part) for layer in range(self.shape.layers) for part in parts]
         with torch.no_grad():

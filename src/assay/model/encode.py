@@ -65,7 +65,11 @@ def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: in
     text, shift = render(tokenizer, prompt)
     tokens, offsets = _tokens(tokenizer, text, chat=prompt.turns is not None)
     if not tokens or (offsets and all(start == end for start, end in offsets)):
-        raise EmptyData(f"the prompt {name!r} tokenises to nothing", found=repr(text[:60]), hint="give a text with at least one token")
+        raise EmptyData(
+            f"the prompt {name!r} tokenises to nothing",
+            found=repr(text[:60]),
+            hint="give a text with at least one token",
+        )
     spans = {mark: _interval(offsets, start + shift, end + shift, mark) for mark, start, end in prompt.spans}
     if not answer:
         return Row(name, tuple(tokens), len(tokens), spans, room)

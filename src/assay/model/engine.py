@@ -90,9 +90,9 @@ class Engine:
         cap = getattr(self.hf.config.get_text_config(), self.anatomy.softcap, None) if self.anatomy.softcap else None
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def empty_cache(self, rows: int, length: int) -> SlotCache:
-        """A cache for ``rows`` rows of up to ``length`` tokens."""
-        return SlotCache.empty(rows, length, self.shape, self.dtype, self.device)
+    def empty_cache(self, rows: int, length: int, lowest: int = 0) -> SlotCache:
+        """A cache for ``rows`` rows of up to ``length`` tokens, in the layers from ``lowest`` on."""
+        return SlotCache.empty(rows, length, self.shape, self.dtype, self.device, lowest)
 
     def bytes_per_token(self) -> int:
         """Bytes that the KV cache takes for one token of one row."""

@@ -24,6 +24,7 @@ from assay.sites import Shape
 Tap = Callable[[Tensor], Tensor | None]
 """Sees an activation, ``[row, pos, d]`` or ``[row, pos, head, d]``; what it returns, unless None, takes its place."""
 
+
 class Hooks:
     """Taps on the places of one model, for the length of a ``with``."""
 
@@ -170,7 +171,8 @@ class Hooks:
         found: list[bool] = []
         handle = self.blocks[0].register_forward_hook(lambda _, __, output: found.append(isinstance(output, tuple)))
         try:
-            body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+            token = torch.zeros(1, 1, dtype=torch.long, device=device)
+            body(input_ids=token, attention_mask=torch.ones_like(token), use_cache=False)
         finally:
             handle.remove()
         return found[0]
@@ -178,7 +180,9 @@ class Hooks:
     @contextmanager
     def _patterned(self, taps: Mapping[int | None, Tap]) -> Iterator[None]:
         """Eager attention whose weights go through the taps; the mixed values are computed from what they return."""
-        attentions = {module_at(self.blocks[layer], self.anatomy.attn): tap for layer, tap in taps.items() if layer is not None}
+        attentions = {
+            module_at(self.blocks[layer], self.anatomy.attn): tap for layer, tap in taps.items() if layer is not None
+        }
         if _eager(next(iter(attentions))) is None:
             with self._patterned_methods(attentions):
                 yield

@@ -87,7 +87,6 @@ def fingerprint(loaded: Loaded) -> str:
 
     Equal for equal numbers, wherever the files lay; another revision or a single changed weight gives another one.
     """
-
     config = {name: value for name, value in loaded.hf.config.to_dict().items() if name not in _PASSING}
     parts = [json.dumps(config, sort_keys=True, default=str).encode(), tokenizer_digest(loaded.tokenizer).encode()]
     with ThreadPoolExecutor() as pool:
@@ -102,7 +101,14 @@ def _tensor_digest(named: tuple[str, torch.Tensor]) -> bytes:
     return digest_of([head, flat.view(torch.uint8).numpy().data]).encode()
 
 
-_PASSING = {"_name_or_path", "transformers_version", "quantization_config", "_attn_implementation", "dtype", "torch_dtype"}
+_PASSING = {
+    "_name_or_path",
+    "transformers_version",
+    "quantization_config",
+    "_attn_implementation",
+    "dtype",
+    "torch_dtype",
+}
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -129,7 +135,9 @@ def file_digest(path: Path) -> str:
 
 def _default_file() -> Path:
     spec = importlib.util.find_spec(DEFAULT_PACKAGE)
-    files = [file for root in (spec.submodule_search_locations or []) for file in Path(root).glob("*.gguf")] if spec else []
+    files = (
+        [file for root in (spec.submodule_search_locations or []) for file in Path(root).glob("*.gguf")] if spec else []
+    )
     if not files:
         raise MissingExtra(
             "the default model is not installed",
@@ -147,7 +155,9 @@ def _from_gguf(path: Path, name: str, dtype: torch.dtype | None) -> Loaded:
         magic = file.read(4)
     if magic != b"GGUF":
         raise CorruptFile(
-            f"{str(path)!r} is no GGUF file", found=f"it begins with {magic!r}", hint="download it again; it should begin with b'GGUF'"
+            f"{str(path)!r} is no GGUF file",
+            found=f"it begins with {magic!r}",
+            hint="download it again; it should begin with b'GGUF'",
         )
     digest = file_digest(path)
     folder = cache_folder() / "models" / digest[:32]
@@ -163,7 +173,9 @@ def _convert(path: Path, folder: Path) -> None:
         work = Path(tempfile.mkdtemp(dir=folder.parent))
     except OSError as error:
         raise Unwritable(
-            f"the cache folder {str(folder.parent)!r} cannot be written", found=str(error), hint="set ASSAY_CACHE to a writable folder"
+            f"the cache folder {str(folder.parent)!r} cannot be written",
+            found=str(error),
+            hint="set ASSAY_CACHE to a writable folder",
         ) from error
     try:
         with _quiet():
@@ -199,7 +211,9 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _plain_config(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in config.to_dict().items() if name not in ("quantization_config", "model_type")}
+    return {
+        name: value for name, value in config.to_dict().items() if name not in ("quantization_config", "model_type")
+    }
 
 
 def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None) -> Loaded:
@@ -209,7 +223,9 @@ def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     except SafetensorError as error:
         raise CorruptFile(
-            f"the weights in {str(folder)!r} do not read", found=str(error), hint="the file was cut short; copy or download it again"
+            f"the weights in {str(folder)!r} do not read",
+            found=str(error),
+            hint="the file was cut short; copy or download it again",
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, error) from error
@@ -240,7 +256,12 @@ def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype |
 def _whole(source: str | Path, dtype: torch.dtype | None, **how: Any) -> Any:
     """A model all of whose weights were read; transformers would make up those that are missing, at random."""
     found: Any = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **how
+        source,
+        dtype=dtype or "auto",
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **how,
     )
     hf, told = found
     wrong = sorted({*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])})
@@ -263,11 +284,14 @@ def _unreadable(name: str, error: Exception) -> ModelError:
     told = str(error)
     if "AutoModelForCausalLM" in told:
         return NotACausalLM(
-            f"{name!r} is no causal language model", found=told.splitlines()[0][:200], hint="give a model with a …ForCausalLM class"
+            f"{name!r} is no causal language model",
+            found=told.splitlines()[0][:200],
+            hint="give a model with a …ForCausalLM class",
         )
     if "trust_remote_code" in told:
         return ModelError(
-            f"{name!r} wants to run code of its own", hint="read that code, then pass trust_remote_code=True; it will be recorded"
+            f"{name!r} wants to run code of its own",
+            hint="read that code, then pass trust_remote_code=True; it will be recorded",
         )
     return ModelError(
         f"{name!r} does not load",

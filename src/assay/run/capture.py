@@ -61,7 +61,10 @@ class Captured:
         if wanted not in self.values:
             known = [str(site) for site in self.values]
             raise NoSuchSite(
-                f"{wanted} was not captured", found=", ".join(known), nearest=nearest(str(wanted), known), hint="capture it too"
+                f"{wanted} was not captured",
+                found=", ".join(known),
+                nearest=nearest(str(wanted), known),
+                hint="capture it too",
             )
         return self.values[wanted]
 
@@ -93,7 +96,11 @@ def capture(
 
 
 def moments(
-    core: Core, rows: Sequence[Row], sites: Sequence[Site], condition: Sequence[Intervention] = (), memory: int | None = None
+    core: Core,
+    rows: Sequence[Row],
+    sites: Sequence[Site],
+    condition: Sequence[Intervention] = (),
+    memory: int | None = None,
 ) -> dict[Site, Moments]:
     """Mean and covariance over all of each site's positions, without keeping any activation."""
     _refuse_patterns(core, sites)
@@ -116,7 +123,8 @@ def shards(
     memory: int | None = None,
 ) -> Path:
     """Write all of each site's positions to safetensors shards, one a batch, with an index; never more than a batch in
-    memory. Tensors are named ``<site>|<prompt>``, ``[pos, d]``. Raises `Unwritable`."""
+    memory. Tensors are named ``<site>|<prompt>``, ``[pos, d]``. Raises `Unwritable`.
+    """
     folder = Path(into)
     batch_values: dict[str, Tensor] = {}
     index: dict[str, list[str]] = {}
@@ -136,7 +144,9 @@ def shards(
             batch_values.clear()
         (folder / "index.json").write_text(json.dumps({"model": core.fingerprint, "shards": index}, indent=1))
     except OSError as error:
-        raise Unwritable(f"{str(folder)!r} cannot be written", found=str(error), hint="give a writable folder with room") from error
+        raise Unwritable(
+            f"{str(folder)!r} cannot be written", found=str(error), hint="give a writable folder with room"
+        ) from error
     return folder
 
 
@@ -169,7 +179,11 @@ def _stream(
 
         tokens, positions = right_padded([row.tokens for row in mine])
         core.engine.forward(
-            tokens, positions, program=program, reads={place: tap(place) for place in places}, scores=(None, "logits") in places
+            tokens,
+            positions,
+            program=program,
+            reads={place: tap(place) for place in places},
+            scores=(None, "logits") in places,
         )
         by_row(program, len(mine), [len(row.tokens) for row in mine])
         yield

@@ -11,7 +11,7 @@ from assay.act.intervention import Condition, flat
 from assay.act.program import Place
 from assay.act.receipt import Receipt, check
 from assay.act.rows import Row
-from assay.errors import EmptyData, NoSuchRow, NoSuchSite, nearest
+from assay.errors import EmptyData, NeverFired, NoSuchRow, NoSuchSite, nearest
 from assay.model.clock import right_padded
 from assay.model.core import Core
 from assay.model.hooks import Tap
@@ -87,6 +87,13 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
     logits = core.engine.forward(tokens, positions, program=program, reads=reads, scores=True)
     receipts = [receipt for index, receipt in program.receipts() if index < len(rows)]
     check(receipts)
+    unseen = [str(site) for site in wanted if site.address not in seen]
+    if unseen:
+        raise NeverFired(
+            f"{unseen[0]} was not reached",
+            found="the module behind this site did not run",
+            hint="check with `assay sites MODEL`; some configurations compute attention where its weights cannot be seen",
+        )
     results = {}
     for index, row in enumerate(rows):
         length = len(row.tokens)

@@ -40,7 +40,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise BadDose(f"temperature {self.temperature!r} is not positive", hint="for greedy decoding leave sampling out")
+            raise BadDose(
+                f"temperature {self.temperature!r} is not positive", hint="for greedy decoding leave sampling out"
+            )
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def _inverse(here: Tensor, total: int) -> Tensor:
 
 def _argmax(logits: Tensor, block: int = 128) -> Tensor:
     """The first index of each row's maximum. On the CPU ``argmax`` over a vocabulary is not vectorised but ``amax`` is, so
-    the block that holds the maximum is found first: the same result in a tenth of the time."""
+    the block that holds the maximum is found first: the same result in a tenth of the time.
+    """
     rows, vocab = logits.shape
     if logits.device.type != "cpu" or vocab % block:
         return logits.argmax(dim=-1)
@@ -205,7 +208,9 @@ class _Drawing:
 def _chunks(core: Core, cells: Sequence[Cell], rows: Sequence[Row], memory: int | None) -> Iterator[list[Cell]]:
     """As many cells at a time as their KV caches have room for."""
     longest = max(row.total for row in rows)
-    budget = memory or (torch.cuda.mem_get_info(core.engine.device)[0] // 2 if core.engine.device.type == "cuda" else 1 << 30)
+    budget = memory or (
+        torch.cuda.mem_get_info(core.engine.device)[0] // 2 if core.engine.device.type == "cuda" else 1 << 30
+    )
     most = max(1, budget // (longest * core.engine.bytes_per_token()))
     yield from ([*cells[start : start + most]] for start in range(0, len(cells), most))
 

@@ -66,7 +66,12 @@ class Model(Core):
         Raises `NotACausalLM`, `UnknownArchitecture`, `CorruptFile`, `MissingExtra`, `SelfTestFailed`, `ModelError`.
         """
         loaded = load(
-            source, tokenizer=tokenizer, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            source,
+            tokenizer=tokenizer,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
         )
         model = cls(loaded, anatomy)
         if selftest:
@@ -78,7 +83,13 @@ class Model(Core):
         return f"Model({self.name!r}, {shape.layers} layers, {shape.heads} heads, d_model {shape.d_model}, {self.engine.dtype})"
 
     def run(
-        self, prompt: Text | None = None, /, *, under: Condition | None = None, read: Sequence[str | Site] = (), **rows: Text
+        self,
+        prompt: Text | None = None,
+        /,
+        *,
+        under: Condition | None = None,
+        read: Sequence[str | Site] = (),
+        **rows: Text,
     ) -> Run:
         """One forward pass over named rows (worlds); a single prompt is the row ``"row"``.
 
@@ -102,13 +113,23 @@ class Model(Core):
         return score(self, _listed(prompts), answers, [flat(under)], memory)
 
     def capture(
-        self, prompts: Sequence[Text], sites: str | Site | Sequence[str | Site], *, under: Condition | None = None, memory: int | None = None
+        self,
+        prompts: Sequence[Text],
+        sites: str | Site | Sequence[str | Site],
+        *,
+        under: Condition | None = None,
+        memory: int | None = None,
     ) -> Captured:
         """Activations of one position per prompt (``@ last`` and the like), ``[prompt, d]`` by site, without the head."""
         return capture(self, self.rows(prompts), list(self._sites(sites)), flat(under), memory)
 
     def moments(
-        self, prompts: Sequence[Text], sites: str | Site | Sequence[str | Site], *, under: Condition | None = None, memory: int | None = None
+        self,
+        prompts: Sequence[Text],
+        sites: str | Site | Sequence[str | Site],
+        *,
+        under: Condition | None = None,
+        memory: int | None = None,
     ) -> dict[Site, Moments]:
         """Mean and covariance of all positions of each site, on the fly."""
         return moments(self, self.rows(prompts), list(self._sites(sites)), flat(under), memory)
@@ -126,9 +147,25 @@ class Model(Core):
         return shards(self, self.rows(prompts), list(self._sites(sites)), into, flat(under), memory)
 
     @overload  # a str is a sequence of str, but one prompt gives one generation
-    def generate(self, prompts: Text, *, tokens: int = ..., under: Condition | None = ..., sampling: Sampling | None = ..., memory: int | None = ...) -> Generation: ...
+    def generate(
+        self,
+        prompts: Text,
+        *,
+        tokens: int = ...,
+        under: Condition | None = ...,
+        sampling: Sampling | None = ...,
+        memory: int | None = ...,
+    ) -> Generation: ...
     @overload
-    def generate(self, prompts: Sequence[Text], *, tokens: int = ..., under: Condition | None = ..., sampling: Sampling | None = ..., memory: int | None = ...) -> list[Generation]: ...
+    def generate(
+        self,
+        prompts: Sequence[Text],
+        *,
+        tokens: int = ...,
+        under: Condition | None = ...,
+        sampling: Sampling | None = ...,
+        memory: int | None = ...,
+    ) -> list[Generation]: ...
     def generate(
         self,
         prompts: Text | Sequence[Text],
@@ -173,7 +210,8 @@ class Model(Core):
         progress: Progress | None = None,
     ) -> Drift:
         """How far each condition moves the predictions on texts that it should leave alone: KL(model ‖ under) and
-        perplexity per token of each text's second half, the first half being the prompt."""
+        perplexity per token of each text's second half, the first half being the prompt.
+        """
         return drift(self, _listed(texts), [flat(condition) for condition in conditions], memory, progress)
 
     def under(self, *interventions: Condition) -> AbstractContextManager[Under]:

@@ -74,7 +74,9 @@ def base_pass(core: Core, rows: Sequence[Row], entries: set[int], keep_cache: bo
     return Base(rows, streams, core.engine.forward(tokens, positions, reads=reads, cache=cache), cache)
 
 
-def resume(core: Core, base: Base, cells: Sequence[Cell], program: Program, cache: SlotCache | None) -> tuple[Tensor, int]:
+def resume(
+    core: Core, base: Base, cells: Sequence[Cell], program: Program, cache: SlotCache | None
+) -> tuple[Tensor, int]:
     """Run cells that share an entry from their base rows on; returns their final stream and its first position.
 
     With ``cache`` (one row per cell, holding the base rows' keys and values) the keys and values are written there.
@@ -88,7 +90,7 @@ def resume(core: Core, base: Base, cells: Sequence[Cell], program: Program, cach
         first = 0
     if first and cache is None:
         assert base.cache is not None
-        cache = core.engine.empty_cache(len(cells), longest)
+        cache = core.engine.empty_cache(len(cells), longest, entry)
         cache.copy_from(base.cache, chosen, first, range(entry, core.shape.layers))
     tokens, positions = right_padded([row.tokens[first:] for row in rows], [first] * len(rows))
     start = Start(entry, base.streams[entry][chosen.to(core.engine.device), first:longest]) if entry else None

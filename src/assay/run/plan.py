@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from assay.act.compile import fitted, interval
+from assay.act.compile import compile_program, fitted, interval
 from assay.act.intervention import Intervention
 from assay.act.receipt import never
 from assay.act.rows import Row
@@ -71,11 +72,14 @@ def cells_of(core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Inte
 
 def refuse(core: Core, prompts: Sequence[Sequence[Row]], conditions: Sequence[Sequence[Intervention]]) -> None:
     """Raise whatever would not act in some cell of a grid, before any is computed. ``prompts`` are each prompt's rows."""
-    known: set[Positions] = set()
+    known: set[tuple[Positions, bool]] = set()
+    every = [row for rows in prompts for row in rows]
     for one in {id(one): one for condition in core.inside(conditions) for one in condition}.values():
         if one.into is not None or isinstance(one.source, str):
             raise NoSuchRow(
-                f"{one} names rows", found="the rows of a grid have no names", hint="into= and source= name the rows of model.run"
+                f"{one} names rows",
+                found="the rows of a grid have no names",
+                hint="into= and source= name the rows of model.run",
             )
         sites = fitted(one, core.shape)
         if one.op == "freeze" or any(site.part == "logits" for site in sites):
@@ -84,11 +88,18 @@ def refuse(core: Core, prompts: Sequence[Sequence[Row]], conditions: Sequence[Se
                 found="a grid computes no natural row beside each row, and logits only where they are read",
                 hint="freeze, and write logits, in model.run(...)",
             )
-        for site in {site.positions: site for site in sites if site.positions not in known}.values():
-            for rows in () if one.idle else prompts:
-                if all(interval(str(one), site, row)[0] >= row.fed for row in rows):
-                    raise never(str(one), rows, "an answer's last token is read, but never goes through the model")
-            known |= set() if one.idle else {site.positions}
+        if isinstance(one.source, Tensor):
+            compile_program(every, [[one]] * len(every), core.shape, lambda site, kind: 1.0)
+        drawn = one.op == "noise"  # for tokens that are given, not for those that are generated
+        for site in {
+            site.positions: site for site in sites if not one.idle and (site.positions, drawn) not in known
+        }.values():
+            known.add((site.positions, drawn))
+            for rows in prompts:
+                if all(interval(str(one), site, row)[0] >= (len(row.tokens) if drawn else row.fed) for row in rows):
+                    raise never(
+                        str(one), rows, "no token there goes through the model; an answer's last one is only read"
+                    )
 
 
 def _first(positions: Positions, row: Row) -> int:
@@ -121,4 +132,4 @@ def token_budget(core: Core, memory: int | None) -> int:
     if core.engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(core.engine.device)
         return max(1, min(65536, (memory or free // 2) // per_token))
-    return max(1, min(2048, (memory or 1 << 30) // per_token))
+    return max(1, min(640, (memory or 1 << 30) // per_token))

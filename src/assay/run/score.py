@@ -105,7 +105,8 @@ def score(
 
 class _Head:
     """Runs the head over the vocabulary only at positions that are read, and over many of them at once: a batch of cells
-    that resumes at one block reads few, and a product with few rows costs little less than one with many."""
+    that resumes at one block reads few, and a product with few rows costs little less than one with many.
+    """
 
     def __init__(self, core: Core, total: np.ndarray, most: int = 512) -> None:
         self.core, self.total, self.most = core, total, most
@@ -163,7 +164,9 @@ def by_prompt(answers: Answers, prompts: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(options) for options in listed)
 
 
-def _rows(core: Core, prompts: Sequence[str | Prompt], answers: Sequence[Sequence[str]]) -> tuple[list[Row], list[_Read]]:
+def _rows(
+    core: Core, prompts: Sequence[str | Prompt], answers: Sequence[Sequence[str]]
+) -> tuple[list[Row], list[_Read]]:
     """One row per prompt and prefix of an answer; the last answer token is read, never fed."""
     rows: list[Row] = []
     reads: list[_Read] = []
@@ -177,5 +180,7 @@ def _rows(core: Core, prompts: Sequence[str | Prompt], answers: Sequence[Sequenc
             if key not in known:
                 known[key] = len(rows)
                 rows.append(Row(str(len(rows)), (*row.tokens, *tokens[:-1]), row.prompt, row.spans, room=1))
-            reads += [_Read(number, choice, known[key], row.prompt - 1 + step, token) for step, token in enumerate(tokens)]
+            reads += [
+                _Read(number, choice, known[key], row.prompt - 1 + step, token) for step, token in enumerate(tokens)
+            ]
     return rows, reads

@@ -119,7 +119,10 @@ def _table(
             **columns,
             "touched": [sum(receipt.touched for receipt in receipts.get(cell, ())) for cell in cells],
             **{
-                name: pa.array([_mean([getattr(receipt, name) for receipt in receipts.get(cell, ())]) for cell in cells], pa.float64())
+                name: pa.array(
+                    [_mean([getattr(receipt, name) for receipt in receipts.get(cell, ())]) for cell in cells],
+                    pa.float64(),
+                )
                 for name in ("relative", "before", "after")
             },
         }

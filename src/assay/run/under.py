@@ -26,7 +26,8 @@ _OPEN = 1 << 20
 @dataclass
 class Under:
     """An open block. ``receipts`` tells what was done to calls made on the Hugging Face model itself; runs of Assay
-    carry their own."""
+    carry their own.
+    """
 
     interventions: tuple[Intervention, ...]
     receipts: list[Receipt] = field(default_factory=list)
@@ -46,7 +47,9 @@ class Under:
         if self._program is None or 0 in starts or len(reached) != len(self._lengths):
             self.close()
             self._starts = starts
-            rows = [_foreign_row(str(index), arguments, positions[index], starts[index]) for index in range(len(reached))]
+            rows = [
+                _foreign_row(str(index), arguments, positions[index], starts[index]) for index in range(len(reached))
+            ]
             outer = core.active
             core.active = []
             try:
@@ -76,7 +79,10 @@ class Under:
         """Take the receipts of the sequence that ends, and check them."""
         if self._program is not None:
             told = [receipt for _, receipt in self._program.receipts(self._lengths, self._starts)]
-            told = [replace(receipt, expected=receipt.touched) if receipt.site.startswith("logits") else receipt for receipt in told]
+            told = [
+                replace(receipt, expected=receipt.touched) if receipt.site.startswith("logits") else receipt
+                for receipt in told
+            ]
             self._program = None
             self.receipts += told
             check(told)
@@ -106,25 +112,23 @@ def _foreign_row(name: str, arguments: dict[str, Any], positions: Tensor, start:
 @contextmanager
 def under(core: Core, interventions: Sequence[Intervention]) -> Iterator[Under]:
     """Open a block. Whatever is wrong with the interventions is raised before anything is touched; on any way out the
-    model is as it was."""
+    model is as it was.
+    """
     whole = tuple(interventions)
     core.inside([whole])
     for one in whole:
         fitted(one, core.shape)
-    places = {
-        site.address
-        for one in whole
-        if not one.idle
-        for wide in one.sites
-        for site in core.shape.expand(wide)
-    }
+    places = {site.address for one in whole if not one.idle for wide in one.sites for site in core.shape.expand(wide)}
     block = Under(whole)
 
     def tap(place: Any) -> Any:
         return lambda h: block.apply(core, place, h)
 
     hooks = core.engine.hooks
-    with hooks.tapped({place: tap(place) for place in places}), hooks.watched(lambda arguments: block.begin(core, arguments)):
+    with (
+        hooks.tapped({place: tap(place) for place in places}),
+        hooks.watched(lambda arguments: block.begin(core, arguments)),
+    ):
         core.active = [*core.active, *whole]
         try:
             yield block

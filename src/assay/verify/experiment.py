@@ -230,7 +230,7 @@ def run(benches: Sequence[Bench], memory: int | None, progress: Progress | None)
     costs = [one.cost for one in benches]
     total, done = sum(cost.cells for cost in costs), 0
     for one, cost in zip(benches, costs, strict=True):
-        one.run(memory, None if progress is None else _from(progress, done, total))
+        one.run(memory, None if progress is None else _from(progress, done, cost.cells, total))
         done += cost.cells
     return Cost(cells=total, tokens=sum(cost.tokens for cost in costs))
 
@@ -245,12 +245,13 @@ def statistics(case: Case, main: Bench, others: Bench | None) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _from(progress: Progress, done: int, total: int) -> Progress:
-    return lambda more, _: progress(done + more, total)
+def _from(progress: Progress, done: int, cells: int, total: int) -> Progress:
+    """Counts on from ``done``; a cell whose answers need several rows is counted once."""
+    return lambda rows, whole: progress(done + rows * cells // whole, total)
 
 
 def ablations(case: Case) -> list[Intervention]:
     """The direction removed at its site, and where it is a direction of the stream, everywhere."""
-    in_stream = case.model.shape.width(case.site.part) == case.model.shape.d_model and case.site.part != "head.z"
+    in_stream = case.site.part in ("embed", "attn.out", "mid", "mlp.out", "resid")
     everywhere = [ablate(case.direction, at="everywhere")] if in_stream else []
     return [ablate(case.direction), *everywhere]

@@ -83,7 +83,7 @@ def direction(
             leaves where this says enough; a choice by separation is free.
         neutral: texts for side effects; plain prose unless given.
         budget: nats per token. The direction and every draw are scaled so that the largest dose costs that much KL on
-            the neutral texts.
+            the neutral texts. Takes ten more runs of these per vector.
         prompt_baseline: an instruction to put before every question, scored beside.
         seed: of all draws.
         memory: bytes that a batch may take, as in `Model.sweep`.

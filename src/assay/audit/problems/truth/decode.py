@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from transformers import AutoModelForCausalLM
 
 from assay.audit import Bench, Lab, unit
@@ -107,10 +108,11 @@ def _read(bench: Bench, model: Model, statements: Sequence[Statement], layers: S
 
 
 @unit("deception.decode")
+@threadpool_limits.wrap(limits=1)  # many small products: on a busy machine waiting threads cost far more than they give
 def decode(bench: Bench, *, readings: list[str], clusters: int, seed: int, draws: int) -> dict[str, Any]:
     """The search, on true and on shuffled labels, and everything that it is compared with."""
     statements = chosen(bench, clusters, seed)
-    about, splits = labelled(statements), _splits(statements)
+    about, splits = labelled(statements), splits_of(statements)
     x = np.concatenate([bench.arrays.get(one)["x"] for one in readings])
     bench.progress("reading truth on topics left out", 0, 3)
     found = search(x, about, splits, draws, seed)
@@ -130,7 +132,7 @@ def decode(bench: Bench, *, readings: list[str], clusters: int, seed: int, draws
     }
 
 
-def _splits(statements: Sequence[Statement]) -> list[Fold]:
+def splits_of(statements: Sequence[Statement]) -> list[Fold]:
     """Folds over topics; over clusters where there are fewer than three topics."""
     about = labelled(statements)
     groups = about.topics if about.topics.max() >= 2 else about.clusters

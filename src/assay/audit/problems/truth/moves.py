@@ -23,14 +23,14 @@ from assay.direction import Direction
 from assay.evidence.entry import Verdict as Word
 from assay.model.core import Core
 from assay.prompt import Pair, Pairs, Prompt
-from assay.verify.stats import paired_effect
+from assay.verify.stats import minimum_detectable_effect, paired_effect
 from assay.verify.verdict import Missing, Verdict
 
-DOSES = (0.1, 0.2, 0.3, 0.4)
+DOSES = (0.05, 0.1, 0.15, 0.2, 0.3)
 MOST_KL = 0.1
 """Nats per token on neutral text: the largest of `DOSES` that costs no more is used."""
 
-_CONTROLS = {"random": 29, "covariance": 39, "shuffled": 29, "orthogonal": 9}
+_CONTROLS = {"random": 19, "covariance": 29, "shuffled": 19, "orthogonal": 4}
 _WORDS: dict[str, Word] = {"holds": "supported", "does not hold": "not supported", "undecided": "not testable"}
 _HONEST = "Tell the truth."
 _TEXTS = 8
@@ -173,7 +173,7 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
         figures=_figures(verdict),
         not_looked_at=("Several layers at once, and places other than the last prompt token and the reply.",),
         examples=tuple(
-            Example(prompt=f"{prompt} [{sign}{found['dose']:g}]", natural=natural, steered=text)
+            Example(prompt=f"{prompt} (dose {sign}{found['dose']:g})", natural=natural, steered=text)
             for prompt, (natural, plus, minus) in zip(written["prompts"], written["texts"], strict=True)
             for sign, text in (("+", plus), ("−", minus))
         ),
@@ -192,6 +192,7 @@ def is_needed(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -> Ou
     if not isinstance(needed.everywhere, Missing):
         lost.append(told.effect("loss when ablated everywhere", needed.everywhere.interval, "nats", 0.0))
     holds = p <= verdict.alpha and loss.low > 0
+    least = minimum_detectable_effect(needed.here.se, alpha=verdict.alpha, tail="greater") if needed.here.se else 0.0
     return Outcome(
         claim=lab.claim.digest,
         verdict="supported" if holds else "not supported",
@@ -201,11 +202,19 @@ def is_needed(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -> Ou
         p=p,
         alpha=verdict.alpha,
         controls=(told.control("covariance-matched, ablated", needed.control.values, p),),
-        power=f"A loss of {told.detectable(np.array(verdict.slopes), verdict.alpha):.2g} nats would have been found with chance .8.",
+        power=f"A loss of {least:.2g} nats would have been found with chance .8.",
     )
 
 
 def _judged(lab: Lab, clusters: int, fit: int, items: int, seed: int) -> tuple[dict[str, Any], Verdict]:
+    asked_of = _test(lab, clusters, seed, items)
+    gates = [count for name, count in _CONTROLS.items() if name != "orthogonal"]
+    lab.note(
+        "method",
+        f"Cost before the run, second threat model: {len(asked_of)} items with two replies each, under {sum(_CONTROLS.values())} "
+        f"directions at two doses each and about 30 conditions more; p can reach {1 / (2 * min(gates) + 2):.2g} against each family, "
+        f"and {2.0 ** -len({one.cluster for one in asked_of}):.2g} over clusters.",
+    )
     found = lab.unit(find_direction, clusters=clusters, fit=fit, seed=seed, layers=layers_of(lab.model))
     judged = lab.unit(
         verify_direction,

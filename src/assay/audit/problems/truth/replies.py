@@ -24,7 +24,7 @@ from assay.site import Site
 
 Tokens = tuple[int, ...]
 
-_HEAD = 512
+_HEAD = 256
 """Positions over the whole vocabulary that are held at once."""
 
 
@@ -88,6 +88,13 @@ def replies(
             for site in places:
                 ends[site][one.prompt, one.reply] = seen[site][place, len(one.fed) - 1 - shared].float().cpu().numpy()
     return Replies(logprob, ends, shared + sum(len(fed) - shared for fed in rows))
+
+
+def cost(core: Core, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> int:
+    """How many tokens `replies` would compute."""
+    asked = list(_asked(core, prompts, texts, True))
+    shared = _common([one.fed[: one.first - 1] for one in asked])
+    return shared + sum(len(fed) - shared for fed in {one.fed for one in asked})
 
 
 def _asked(core: Core, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], whole: bool) -> Iterator[_Asked]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from assay.audit import Bench, unit
 from assay.audit.problems.truth.decode import chosen, labelled
@@ -43,6 +44,7 @@ def test_couples(bench: Bench, clusters: int, seed: int, items: int) -> list[Cou
 
 
 @unit("deception.choose-readout")
+@threadpool_limits.wrap(limits=1)
 def choose_readout(bench: Bench, *, readings: list[str], layers: list[int], clusters: int, seed: int) -> dict[str, Any]:
     """A read-out of truth: fitted on plain statements of fit clusters, its layer and kind chosen on what it tells of the
     model's own replies, without any instruction, about tune clusters. Its unit is their standard deviation.

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from assay.audit import BarFigure, Lab, TableData
+from assay.audit import Lab, TableData
 from assay.audit.problems.truth import told
-from assay.audit.problems.truth.readout import Array
+from assay.audit.problems.truth.said import CONDITIONS, Said
 from assay.audit.problems.truth.say import write, yes_or_no
 from assay.audit.problems.truth.statements import instructions
-from assay.verify.stats import Interval
 
 
-def bars(
-    found: Mapping[str, Interval], title: str, caption: str, x_label: str = "share of items", chance: float | None = 0.5
-) -> BarFigure:
-    """One bar for each label."""
-    every = list(found.values())
-    return BarFigure(
-        title=title, x_label=x_label, labels=tuple(found), chance=chance, caption=caption,
-        values=tuple(one.value for one in every), lows=tuple(min(one.low, one.value) for one in every),
-        highs=tuple(max(one.high, one.value) for one in every),
-    )  # fmt: skip
-
-
-def by_paraphrase(
-    lab: Lab, conditions: Mapping[str, str], false: Mapping[str, Array], odds: Mapping[str, Array]
-) -> TableData:
-    """Each instruction with the share of false replies and the score; ``[paraphrase, side, item]`` by condition."""
+def by_paraphrase(lab: Lab, said: Said) -> TableData:
+    """Each instruction with the share of false replies and the score, under its control and under itself."""
     wordings = instructions(lab.data["instructions"])
-    rows = [
-        (words, wordings[name][k]["text"], *(round(float(x), 3) for x in (
-            false[name][k, 1].mean(), false[name][k, 0].mean(), odds[name][k, 1].mean(), odds[name][k, 0].mean(),
-        )))
-        for name, words in conditions.items() for k in range(len(false[name]))
-    ]  # fmt: skip
+    rows: list[tuple[str | float, ...]] = []
+    for name, words in CONDITIONS.items():
+        false, odds = said.by[name].says_false.mean(axis=2), said.by[name].odds.mean(axis=2)
+        for wording, shares, scores in zip(wordings[name], false, odds, strict=False):
+            rows.append((words, wording["text"], *(round(float(x), 3) for x in (*shares[::-1], *scores[::-1]))))
     return TableData(
         title="Instruction by instruction",
         columns=("condition", "instruction", "false, control", "false, told so", "nats, control", "nats, told so"),

@@ -41,7 +41,7 @@ class Couple:
     def parted(self) -> tuple[str, str, str]:
         """What both begin with, up to a blank, and the two ways to go on: ``("Paris is in", " France.", " Peru.")``."""
         same = [one == other for one, other in zip(self.true, self.false, strict=False)]
-        end = self.true.rfind(" ", 0, (same + [False]).index(False))
+        end = self.true.rfind(" ", 0, [*same, False].index(False))
         return (self.true[:end], self.true[end:], self.false[end:]) if end > 0 else ("", self.true, self.false)
 
 
@@ -76,14 +76,15 @@ def read(path: Path) -> list[Statement]:
 
 
 def sample(statements: Sequence[Statement], clusters: int, seed: int) -> dict[Part, list[Statement]]:
-    """``clusters`` of every topic, in an order fixed by hashing, divided into fit, tune and test by `SHARES`."""
+    """``clusters`` in all, evenly over the topics, in an order fixed by hashing; fit, tune and test by `SHARES`."""
     parts: dict[Part, list[Statement]] = {"fit": [], "tune": [], "test": []}
     home: dict[str, Part] = {}
-    for topic in dict.fromkeys(one.topic for one in statements):
+    topics = list(dict.fromkeys(one.topic for one in statements))
+    for topic in topics:
         names = sorted(
             {one.cluster for one in statements if one.topic == topic}, key=lambda name: _hash(f"{seed} {name}")
         )
-        chosen = names[:clusters]
+        chosen = names[: max(1, clusters // len(topics))]
         ends = round(SHARES["fit"] * len(chosen)), round((SHARES["fit"] + SHARES["tune"]) * len(chosen))
         for place, name in enumerate(chosen):
             home[name] = "fit" if place < ends[0] else "tune" if place < ends[1] else "test"

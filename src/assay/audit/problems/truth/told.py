@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from assay.audit import Control, Effect, Series
-from assay.audit.problems.truth.readout import weighted_areas
+from assay.audit import BarFigure, Control, Effect, Series
+from assay.audit.problems.truth.readout import Labelled, Mask, weighted_areas
+from assay.model.core import Core
 from assay.verify.stats import Interval, bootstrap_interval, clopper_pearson, minimum_detectable_effect, paired_effect
 
 Array = NDArray[np.float64]
@@ -41,12 +43,31 @@ def series(name: str, x: Sequence[float], found: Sequence[Interval]) -> Series:
     return Series(name=name, x=tuple(x), means=tuple(one.value for one in found), lows=tuple(lows), highs=tuple(highs))
 
 
-def area(
-    scores: Sequence[ArrayLike], truth: ArrayLike, topics: ArrayLike, clusters: ArrayLike, draws: int = 1000
-) -> Interval:
-    """The AUROC of one score, or the difference of two, within topics, with its cluster-bootstrap interval."""
-    values = np.column_stack([*scores, np.asarray(truth, dtype=float), np.asarray(topics, dtype=float)])
-    return bootstrap_interval(values, weighted_areas, clusters=clusters, strata=topics, draws=draws)
+def bars(
+    found: Mapping[str, Interval], title: str, caption: str, x_label: str = "share of items", chance: float = 0.5
+) -> BarFigure:
+    """One bar with its interval for each label."""
+    every = list(found.values())
+    return BarFigure(
+        title=title,
+        x_label=x_label,
+        labels=tuple(found),
+        values=tuple(one.value for one in every),
+        lows=tuple(min(one.low, one.value) for one in every),
+        highs=tuple(max(one.high, one.value) for one in every),
+        chance=chance,
+        caption=caption,
+    )
+
+
+def area(scores: Sequence[ArrayLike], about: Labelled, mine: Mask, draws: int = 1000) -> Interval:
+    """The AUROC of one score ``[n]``, or of one minus another, over the statements of a mask, with its interval over
+    clusters.
+    """
+    values = np.column_stack([*(np.asarray(one)[mine] for one in scores), about.truth[mine], about.topics[mine]])
+    return bootstrap_interval(
+        values.astype(float), weighted_areas, clusters=about.clusters[mine], strata=about.topics[mine], draws=draws
+    )
 
 
 def paired(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -66,6 +87,23 @@ def detectable(values: Array, alpha: float) -> float:
     return clopper_pearson(0, len(values), level=0.9).high
 
 
+def share(values: ArrayLike) -> Interval:
+    """The mean of shares, one for each cluster, with its t interval, which ends where shares do."""
+    found = paired(values)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def work(model: Core, tokens: int) -> str:
+    """``12,000 tokens (3.2 TFLOP)``, at two operations for each parameter and token."""
+    size = sum(weight.numel() for weight in model.hf.parameters())
+    return f"{tokens:,} tokens ({2e-12 * size * tokens:.2g} TFLOP)"
+
+
 def between(found: Interval, decimals: int = 2) -> str:
     """``0.71 (0.68 to 0.74)``."""
     return f"{found.value:.{decimals}f} ({found.low:.{decimals}f} to {found.high:.{decimals}f})"
+
+
+def signed(found: Interval, decimals: int = 3) -> str:
+    """``+0.012 (-0.020 to +0.044)``."""
+    return f"{found.value:+.{decimals}f} ({found.low:+.{decimals}f} to {found.high:+.{decimals}f})"
