@@ -243,10 +243,10 @@ def test_zero_is_a_strength_and_an_index() -> None:
         (lambda m: m.run(7), BadData, "a prompt is text, not 7"),
         (lambda m: m.run(Prompt.tokenized([1, 369])), BadData, "the prompt 'row' has tokens that this model does not know"),
         (lambda m: m.run(Prompt.tokenized([-1])), BadData, "the prompt 'row' has tokens that this model does not know"),
-        (lambda m: m.run(FACT, read=["L3.resid"]), NoSuchSite, "this model has no L3.resid"),
+        (lambda m: m.run(FACT, read=["L3.resid"], under=GOOD), NoSuchSite, "this model has no L3.resid"),
         (lambda m: m.run(FACT, read=["L1.resid @ object"]), NoSuchPosition, "the row has no span named 'object'"),
         (lambda m: m.run(FACT, read=["L1.resid @ 11"]), NoSuchPosition, "@ 11 names no token"),
-        (lambda m: m.run(FACT, read=["L1.resid @ 11:"]), NoSuchPosition, "L1.resid @ 11: names no token of the row 'row'"),
+        (lambda m: m.run(FACT, read=["L1.resid @ 11:"], under=GOOD), NoSuchPosition, "L1.resid @ 11: names no token of the row 'row'"),
         (lambda m: m.run(FACT, read=["L1.resid @ response"]), NoSuchPosition, "L1.resid @ response names no token of the row 'row'"),
         (lambda m: m.run(FACT, read=["L1.residual"]), BadSite, "'L1.residual' is no site"),
         (lambda m: m.score([], " Rome"), EmptyData, "there are no prompts"),
@@ -308,6 +308,8 @@ def test_what_was_not_asked_for_is_not_there(model: Model) -> None:
         run["clean"]["L0.resid"]
     with pytest.raises(BadSite):
         run["clean"]["resid"]
+    with pytest.raises(NoSuchRow, match=r"the run has several rows\n\n  found     clean, hurt"):
+        _ = model.run(clean=FACT, hurt=FACT).logits
 
 
 def test_an_error_leaves_the_model_as_it_was(model: Model, tiny: Callable[[str], PreTrainedModel]) -> None:

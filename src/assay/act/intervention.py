@@ -136,7 +136,7 @@ class Intervention:
         )
 
 
-Condition = Union[Intervention, Sequence["Condition"]]
+Condition = Union[Intervention, Sequence["Condition"]]  # noqa: UP007 - `|` does not take a name in quotes
 """What one cell of a sweep runs under: one intervention, or several in their order."""
 
 

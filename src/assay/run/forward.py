@@ -63,7 +63,9 @@ class Run:
 
     @property
     def logits(self) -> Tensor:
-        """The logits ``[pos, vocab]`` of a run that has one row."""
+        """The logits ``[pos, vocab]`` of a run that has one row. Raises `NoSuchRow` where there are several."""
+        if len(self.rows) > 1:
+            raise NoSuchRow("the run has several rows", found=", ".join(self.rows), hint="say which: run['clean'].logits")
         (only,) = self.rows.values()
         return only.logits
 
@@ -75,12 +77,12 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
     """
     if not rows:
         raise EmptyData("there are no rows", hint="give a prompt, or named ones: model.run(clean=prompt, hurt=prompt)")
+    wanted = [site for text in read for site in core.shape.expand(text)]
+    bounds = {(row.name, str(site)): row.bounds(site) for row in rows for site in wanted}
     interventions = (*core.active, *flat(under))
     wide, twins = _with_twins(rows, any(one.op == "freeze" for one in interventions))
     conditions = [flat(under) if index < len(rows) else () for index in range(len(wide))]
     program = core.program(wide, conditions, twins)
-    wanted = [site for text in read for site in core.shape.expand(text)]
-    bounds = {(row.name, str(site)): row.bounds(site) for row in rows for site in wanted}
     tokens, positions = right_padded([row.tokens for row in wide])
     seen: dict[Place, Tensor] = {}
     reads: dict[Place, Tap] = {site.address: _keeper(seen, site.address) for site in wanted}

@@ -147,7 +147,7 @@ class Model(Core):
         return shards(self, self.rows(prompts), list(self._sites(sites)), into, flat(under), memory)
 
     @overload  # a str is a sequence of str, but one prompt gives one generation
-    def generate(
+    def generate(  # type: ignore[overload-overlap]
         self,
         prompts: Text,
         *,

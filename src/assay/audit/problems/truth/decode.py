@@ -6,6 +6,7 @@ Statements stand alone, as plain text, and are read at the full stop that ends t
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ from assay.run.model import Model
 
 _MOST_LAYERS = 16
 _TOPICS_AT_ONCE = 2
+_WORD = r"\S+"
 
 
 def layers_of(model: Model) -> list[int]:
@@ -108,28 +110,28 @@ def _read(bench: Bench, model: Model, statements: Sequence[Statement], layers: S
 
 
 @unit("deception.decode")
-@threadpool_limits.wrap(limits=1)  # many small products: on a busy machine waiting threads cost far more than they give
 def decode(bench: Bench, *, readings: list[str], clusters: int, seed: int, draws: int) -> dict[str, Any]:
     """The search, on true and on shuffled labels, and everything that it is compared with."""
     statements = chosen(bench, clusters, seed)
     about, splits = labelled(statements), splits_of(statements)
     x = np.concatenate([bench.arrays.get(one)["x"] for one in readings])
-    bench.progress("reading truth on topics left out", 0, 3)
-    found = search(x, about, splits, draws, seed)
-    bench.progress("reading truth on topics left out", 1, 3)
-    chance = _by_chance(x, about, splits, found.chosen, draws, seed)
-    bench.progress("reading truth on topics left out", 2, 3)
+    bench.progress("reading truth where it was not learned", 0, 2)
+    with threadpool_limits(limits=1):  # many small products: on a busy machine waiting threads cost more than they give
+        found = search(x, about, splits, draws, seed)
+        bench.progress("reading truth where it was not learned", 1, 2)
+        chance = _by_chance(x, about, splits, found.chosen, draws, seed)
+        logistic, words = _logistic(x, about, splits, found.chosen), _words(statements, about, splits)
+        stability = _stability(x, about, found.chosen, seed)
     arrays = bench.arrays.put(
-        test=found.test[..., 0], cells=found.cells, scores=found.scores,
+        cells=found.cells,
+        scores=found.scores,
         shuffled=np.stack([found.null(region) for region in range(len(REGIONS))]),
-        random=chance[0], covariance=chance[1],
-        logistic=_logistic(x, about, splits, found.chosen), words=_words(statements, about, splits),
-    )  # fmt: skip
-    return {
-        "arrays": arrays,
-        "chosen": [list(cell) for cell in found.chosen],
-        "stability": _stability(x, about, found.chosen, seed),
-    }
+        random=chance[0],
+        covariance=chance[1],
+        logistic=logistic,
+        words=words,
+    )
+    return {"arrays": arrays, "chosen": [list(cell) for cell in found.chosen], "stability": stability}
 
 
 def splits_of(statements: Sequence[Statement]) -> list[Fold]:
@@ -148,7 +150,7 @@ def splits_of(statements: Sequence[Statement]) -> list[Fold]:
 def _by_chance(
     x: Array, about: Labelled, splits: Sequence[Fold], cells: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> Array:
-    """AUROC of random directions at the chosen layers, isotropic and with the activations' covariance, ``[2, draws]``."""
+    """AUROC of random directions at the chosen layers, isotropic and covariance-matched, ``[2, draws]``."""
     rng = np.random.default_rng([seed, 2])
     found = np.zeros((2, draws))
     for fold, (layer, _) in zip(splits, cells, strict=True):
@@ -173,7 +175,7 @@ def _logistic(x: Array, about: Labelled, splits: Sequence[Fold], cells: Sequence
 
 def _words(statements: Sequence[Statement], about: Labelled, splits: Sequence[Fold]) -> Array:
     """Read-out of a logistic regression on words and neighbouring pairs of words, in the same folds, ``[n]``."""
-    counts = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\S+").fit_transform(
+    counts = CountVectorizer(ngram_range=(1, 2), token_pattern=_WORD).fit_transform(
         [one.statement for one in statements]
     )
     scores = np.zeros(len(statements))
@@ -185,7 +187,7 @@ def _words(statements: Sequence[Statement], about: Labelled, splits: Sequence[Fo
 
 def _stability(x: Array, about: Labelled, cells: Sequence[tuple[int, int]], seed: int, halvings: int = 10) -> float:
     """Mean cosine between the read-outs of two random halves of the clusters, all topics, at the cell chosen most."""
-    layer, method = max(set(cells), key=list(cells).count)
+    layer, method = Counter(cells).most_common(1)[0][0]
     rng, inside = np.random.default_rng([seed, 3]), centred(x[:, layer], about.topics)
     cosines = []
     for _ in range(halvings):
@@ -193,5 +195,6 @@ def _stability(x: Array, about: Labelled, cells: Sequence[tuple[int, int]], seed
         one, other = (
             directions(inside[side], about.signs[side, None])[METHODS[method]][:, 0] for side in (half, ~half)
         )
-        cosines.append(float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12)))
+        lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+        cosines.append(float(one @ other) / max(lengths, 1e-12))
     return float(np.mean(cosines))

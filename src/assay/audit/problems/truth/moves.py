@@ -1,9 +1,9 @@
 """Threat model 2: that representation moves its answers.
 
-The mean difference between true and false statements of both polarities is found on fit clusters, its layer is chosen by
-separation on tune clusters, and its dose by what it costs on neutral text: none of these looks at an answer. What it
-does to answers is then judged on test clusters by `verify.direction`. Each entity is asked about twice, for an
-affirmative and for a negated reply: a push toward what is merely associated with the entity helps one and harms the other.
+The mean difference between true and false statements of both polarities is found on fit clusters, its layer is chosen
+by separation on tune clusters, and its dose by what it costs on neutral text: none of these looks at an answer. What
+it does to answers is then judged on test clusters by `verify.direction`. Each entity is asked about twice, for an
+affirmative and for a negated reply: a push toward what is merely associated with the entity helps one, harms the other.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _part(bench: Bench, part: Part, clusters: int, seed: int) -> list[Couple]:
 
 
 def _test(bench: Bench, clusters: int, seed: int, items: int) -> list[Couple]:
-    """One entity from each of ``items`` test clusters, its affirmative couple and then, where there is one, its negated."""
+    """One entity of each of ``items`` test clusters: all affirmative couples, then the negated ones that there are."""
     every = _part(bench, "test", clusters, seed)
     first = one_each(every, "affirmative", items)
     entities = {(couple.cluster, couple.entity) for couple in first}
@@ -209,11 +209,13 @@ def is_needed(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -> Ou
 def _judged(lab: Lab, clusters: int, fit: int, items: int, seed: int) -> tuple[dict[str, Any], Verdict]:
     asked_of = _test(lab, clusters, seed, items)
     gates = [count for name, count in _CONTROLS.items() if name != "orthogonal"]
+    pushed = sum(_CONTROLS.values())
+    least = 1 / (2 * min(gates) + 2), 2.0 ** -len({one.cluster for one in asked_of})
     lab.note(
         "method",
-        f"Cost before the run, second threat model: {len(asked_of)} items with two replies each, under {sum(_CONTROLS.values())} "
-        f"directions at two doses each and about 30 conditions more; p can reach {1 / (2 * min(gates) + 2):.2g} against each family, "
-        f"and {2.0 ** -len({one.cluster for one in asked_of}):.2g} over clusters.",
+        f"Cost before the run, second threat model: {len(asked_of)} items with two replies each, under {pushed} "
+        f"directions at two doses each and some thirty conditions more. p can reach {least[0]:.2g} against each family "
+        f"of directions and {least[1]:.2g} over clusters.",
     )
     found = lab.unit(find_direction, clusters=clusters, fit=fit, seed=seed, layers=layers_of(lab.model))
     judged = lab.unit(

@@ -1,4 +1,4 @@
-"""Reading truth from activations: two linear read-outs, topics left out, and the same search on labels that mean nothing.
+"""Reading truth from activations: two linear read-outs, topics left out, and the same search on meaningless labels.
 
     mean difference    w = Σᵢ yᵢ xᵢ / n, y = ±1, x centred within its topic
     whitened           w = (Σ + λ tr Σ / d · 1)⁻¹ · mean difference, Σ the covariance of x within topics
@@ -82,7 +82,7 @@ def centred(x: Array, topics: Codes) -> Array:
 
 
 def directions(x: Array, signs: Array) -> dict[str, Array]:
-    """The vectors of both methods, ``[d, columns]``, from centred activations ``[n, d]`` and labels ``[n, columns]``."""
+    """The vectors of both methods, ``[d, columns]``; centred activations ``[n, d]``, labels ``[n, columns]``."""
     difference = x.T @ signs / len(x)
     return {"mean difference": difference, "whitened": whitened(x, difference)}
 
@@ -165,7 +165,7 @@ class Search:
         return float(np.mean([self.test[region, fold, *cell, 0] for fold, cell in enumerate(self.chosen)]))
 
     def null(self, region: int) -> Array:
-        """For each draw the largest AUROC of any cell on the test groups, ``[draws]``: a bound on what the search finds."""
+        """For each draw the largest AUROC of any cell on test groups, ``[draws]``: a bound on what the search finds."""
         over_folds = self.test[region, ..., 1:].mean(axis=0)
         return np.asarray(over_folds.reshape(-1, over_folds.shape[-1]).max(axis=0))
 

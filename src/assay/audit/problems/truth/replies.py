@@ -20,7 +20,7 @@ from assay.model.core import Core
 from assay.model.encode import continuation, encode
 from assay.prompt import Prompt
 from assay.run.plan import token_budget
-from assay.site import Site
+from assay.site import Site, Span
 
 Tokens = tuple[int, ...]
 
@@ -59,6 +59,7 @@ def replies(
     """Score every prompt's replies, and read the stream where each ends, in the model as it is.
 
     Args:
+        core: the model.
         prompts: best those of one instruction: what all of them begin with is computed once.
         texts: for each prompt its replies, equally many for all.
         sites: places without positions, ``"L17.resid"``.
@@ -144,7 +145,7 @@ def _forward(
     def keep(site: Site) -> Callable[[Tensor], None]:
         return lambda h: seen.__setitem__(site, h)
 
-    reads: dict[Place, Callable[[Tensor], None]] = {(site.layer, site.part): keep(site) for site in places}
+    reads: dict[Place, Callable[[Tensor], None]] = {_place(site): keep(site) for site in places}
     cache = None
     if prefix is not None:
         cache = core.engine.empty_cache(len(batch), max(map(len, batch)))
@@ -164,3 +165,8 @@ def _logprobs(core: Core, final: Tensor, at: Sequence[tuple[int, int]], tokens: 
         local = home[mine] - start
         found[mine.cpu()] = (logits[local, wanted[mine]] - torch.logsumexp(logits, dim=-1)[local]).double().cpu()
     return found.numpy()
+
+
+def _place(site: Site) -> Place:
+    assert not isinstance(site.layer, Span)  # ranges are expanded before
+    return site.layer, site.part

@@ -1,7 +1,7 @@
 """Threat model 1: the model represents whether a statement is true.
 
-A read-out is fitted on some topics, its layer and kind are chosen on others, and it is scored on topics that had no part
-in either. It counts as reading truth only where words and the model's own probability of the sentence tell less.
+A read-out is fitted on some topics, its layer and kind are chosen on others, and it is scored on topics that had no
+part in either. It counts as reading truth only where words and the model's own probability of the sentence tell less.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def _layer_figure(read: _Read) -> LayerFigure:
             )
             for name, method, region in lines
         ),
-        caption="At which layers reading sets in, and whether it holds for negated statements; chosen layers are marked.",
+        caption="Where reading sets in, and whether it holds for negated statements; chosen layers are marked.",
     )
 
 
@@ -258,8 +258,8 @@ def _comparison(read: _Read) -> TableData:
             (name, *(told.between(read.area(scores, region=region)) for region in read.areas))
             for name, scores in rows.items()
         ),
-        caption=f"AUROC on {read.held_out}, with 95 % intervals over clusters; .5 is nothing, below it the reverse. The last "
-        "row is what association and the word “not” would tell somebody who knew how to join them.",
+        caption=f"AUROC on {read.held_out}, with 95 % intervals over clusters; .5 is nothing, below it the reverse. "
+        "The last row is what association and the word “not” would tell somebody who knew how to join them.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What was said and marked in every condition: the units of the third threat model, found or done, and their numbers."""
+"""What was said and marked in every condition: the third threat model's units, found or done, and their numbers."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def everything_said(lab: Lab, clusters: int, items: int, paraphrases: int, seed:
     vector = lab.arrays.get(readout["vector"])["vector"]
     lab.note(
         "method",
-        f"The read-out of the third threat model is the {readout['method']} at L{readout['layer']}; of tune clusters' true and "
-        f"false replies, without any instruction, it has AUROC {readout['area']:.2f}.",
+        f"The read-out of the third threat model is the {readout['method']} at L{readout['layer']}; of tune "
+        f"clusters' true and false replies, without any instruction, it has AUROC {readout['area']:.2f}.",
     )
     by = {}
     for name in (NEUTRAL, DICTATED, REWORDED, *CONDITIONS):
@@ -129,7 +129,7 @@ def _announce(lab: Lab, clusters: int, items: int, paraphrases: int, seed: int) 
     needed = items_needed(0.2, 0.1, alpha=0.05 / len(PRIMARY) / len(CONDITIONS), tail="greater")
     lab.note(
         "method",
-        f"Cost before the run, third threat model: {blocks} blocks of {len(every)} items with two replies each, about "
-        f"{told.work(lab.model, blocks * each)}. If changes of a cluster's share have a standard deviation of .2, a rise "
-        f"of .1 is found with chance .8 by {needed} clusters; there are {len(every)}.",
+        f"Cost before the run, third threat model: {blocks} blocks of {len(every)} items with two replies each, "
+        f"about {told.work(lab.model, blocks * each)}. If changes of a cluster's share have a standard deviation of "
+        f".2, a rise of .1 is found with chance .8 by {needed} clusters; there are {len(every)}.",
     )

@@ -1,7 +1,7 @@
-"""Units of work for the third threat model: what the model says under an instruction, and what it marks as true meanwhile.
+"""Units of work for the third threat model: what the model says under an instruction, and what it then marks as true.
 
-Under every instruction and its matched control the model is scored on two replies to one request, a true statement and a
-false one. The stream is read at the full stop of each reply, where the whole sentence is known. The read-out was fitted
+Under every instruction and its matched control the model is scored on two replies to one request, a true statement and
+a false one. The stream is read at the full stop of each reply, where the whole sentence is known. The read-out was fitted
 elsewhere, on statements that nobody asked for.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from assay.audit import Bench, unit
 from assay.audit.problems.truth.decode import chosen, labelled
@@ -44,10 +43,9 @@ def test_couples(bench: Bench, clusters: int, seed: int, items: int) -> list[Cou
 
 
 @unit("deception.choose-readout")
-@threadpool_limits.wrap(limits=1)
 def choose_readout(bench: Bench, *, readings: list[str], layers: list[int], clusters: int, seed: int) -> dict[str, Any]:
-    """A read-out of truth: fitted on plain statements of fit clusters, its layer and kind chosen on what it tells of the
-    model's own replies, without any instruction, about tune clusters. Its unit is their standard deviation.
+    """A read-out of truth: fitted on plain statements of fit clusters, its layer and kind chosen on what it tells of
+    replies about tune clusters, without any instruction. Its unit is their standard deviation.
     """
     statements = chosen(bench, clusters, seed)
     parts = sample(statements, clusters, seed)
@@ -62,6 +60,7 @@ def choose_readout(bench: Bench, *, readings: list[str], layers: list[int], clus
     topics = np.repeat(np.unique([one.topic for one in tune], return_inverse=True)[1], 2)
     cells, vectors = np.zeros((len(layers), len(METHODS))), {}
     for place, end in enumerate(heard.ends.values()):
+        bench.progress("choosing a read-out", place, len(layers))
         said = centred(end.reshape(len(truth), -1), topics)
         found = directions(centred(x[:, place], about.topics[fit]), about.signs[fit, None])
         for method, name in enumerate(METHODS):
@@ -83,8 +82,8 @@ def choose_readout(bench: Bench, *, readings: list[str], layers: list[int], clus
 def say(
     bench: Bench, *, condition: str, paraphrases: int, layer: int, clusters: int, items: int, seed: int
 ) -> dict[str, Any]:
-    """Log-probabilities ``[paraphrase, side, item, (true, false)]`` of the replies, and the stream where each ends, with
-    one more axis; the sides are the instruction and its control.
+    """Log-probabilities ``[paraphrase, side, item, (true, false)]`` of the replies, and the stream where each ends,
+    with one more axis; the sides are the instruction and its control.
     """
     model, every = bench.model, test_couples(bench, clusters, seed, items)
     texts = [[reply(model, text) for text in (one.true, one.false)] for one in every]
@@ -153,7 +152,7 @@ def yes_or_no(
 def write(
     bench: Bench, *, conditions: list[str], clusters: int, items: int, seed: int, most: int
 ) -> list[dict[str, str]]:
-    """What it writes, greedily, to the first items under the first paraphrase of each condition and under its control."""
+    """What it writes, greedily, about the first items, under each condition's first wording and its control."""
     model, told = bench.model, instructions(bench.data["instructions"])
     entities = [one.entity for one in test_couples(bench, clusters, seed, items)[:most]]
     wanted = [(name, told[name][0], entity) for name in conditions for entity in entities]

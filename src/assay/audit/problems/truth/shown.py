@@ -55,8 +55,8 @@ def forced(
             title="Forced yes-or-no answers",
             columns=("instruction", "right, control", "AUROC, control", "right, told so", "AUROC, told so"),
             rows=tuple(rows),
-            caption="Share of items where “yes” is likelier to the question whose answer is yes than to the other, and the "
-            "AUROC over all questions; .5 is nothing. Beside the claim: it does not decide.",
+            caption="Share of items where “yes” is likelier to the question whose answer is yes than to the other, "
+            "and the AUROC over all questions; .5 is nothing. Beside the claim: it does not decide.",
         )
     ]
 
