@@ -631,7 +631,10 @@ def test_patterns_in_nested_blocks_and_in_runs_inside_blocks(model: Model) -> No
 def test_attention_that_cannot_be_seen_says_so(tokenizer: PreTrainedTokenizerFast) -> None:
     """GPT-2 can be told to compute its weights in a method of its own."""
     model = Model.load(fresh("gpt2", reorder_and_upcast_attn=True), tokenizer=tokenizer, selftest=False)
-    with pytest.raises(NeverFired, match=r"L0\.head\[0\]\.pattern was not reached\n\n  found     the module behind this site did not run"):
+    with pytest.raises(
+        NeverFired,
+        match=r"L0\.head\[0\]\.pattern was not reached\n\n  found     the module behind this site did not run",
+    ):
         model.run(FACT, read=["L0.head[0].pattern"])
     with pytest.raises(NeverFired, match="touched no activations of 11"):
         model.run(FACT, under=patch("L0.head[0].pattern", source=torch.eye(11)))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -17,7 +19,7 @@ from assay.act.receipt import Receipt
 from assay.act.rows import Row
 from assay.errors import BadData
 from assay.run.forward import forward
-from assay.run.generate import _Drawing
+from assay.run.generate import _argmax, _Drawing
 from tests.tiny import tiny as fresh
 
 Tiny = Callable[[str], PreTrainedModel]
@@ -312,6 +314,13 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
     nucleus = _drawn(logits, Sampling(top_p=0.8), count)
     assert set(nucleus.nonzero()[0]) == {0, 3, 4}
     assert set(_drawn(logits, Sampling(top_p=0.999999), count).nonzero()[0]) >= {0, 1, 2, 3, 4}
+
+
+@given(st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 2.0, 2.0 + 2**-22]), min_size=2 * 384, max_size=2 * 384))
+def test_the_fast_argmax_is_the_first_maximum(numbers: list[float]) -> None:
+    logits = torch.tensor(numbers).reshape(2, 384)
+    assert _argmax(logits).tolist() == [row.index(max(row)) for row in logits.tolist()]
+    assert _argmax(logits[:, :383].contiguous()).tolist() == [row.index(max(row)) for row in logits[:, :383].tolist()]
 
 
 # The table.

@@ -65,7 +65,9 @@ class Run:
     def logits(self) -> Tensor:
         """The logits ``[pos, vocab]`` of a run that has one row. Raises `NoSuchRow` where there are several."""
         if len(self.rows) > 1:
-            raise NoSuchRow("the run has several rows", found=", ".join(self.rows), hint="say which: run['clean'].logits")
+            raise NoSuchRow(
+                "the run has several rows", found=", ".join(self.rows), hint="say which: run['clean'].logits"
+            )
         (only,) = self.rows.values()
         return only.logits
 

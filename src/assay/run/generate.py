@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,11 @@ from assay.act.intervention import Intervention
 from assay.act.program import Program
 from assay.act.receipt import Receipt
 from assay.act.rows import Row
-from assay.errors import BadDose, NeverFired
+from assay.errors import BadData, BadDose
 from assay.model.clock import SlotCache
 from assay.model.core import Core
 from assay.run.passes import base_pass, by_row, resume
-from assay.run.plan import Cell, cells_of, packed, token_budget
+from assay.run.plan import Cell, cells_of, packed, refuse, token_budget
 
 LEAVE = 0.125
 """Finished rows leave the batch when they are at least this part of it: copying the cache then costs less than they do."""
@@ -39,10 +40,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise BadDose(
                 f"temperature {self.temperature!r} is not positive", hint="for greedy decoding leave sampling out"
             )
+        if self.top_k is not None and self.top_k < 1:
+            raise BadDose(f"top_k {self.top_k!r} keeps no token", hint="give at least 1, or None to keep all")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise BadDose(f"top_p {self.top_p!r} is no probability", hint="give a number above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Generation]:
     """Generate up to ``row.room`` tokens for every row under every condition, row by row, conditions in order."""
-    _refuse_natural_beyond_prompt(core, rows, conditions)
+    if min(row.room for row in rows) < 1:
+        raise BadData(f"{rows[0].room} tokens cannot be generated", hint="ask for at least one: tokens=32")
+    refuse(core, [[row] for row in rows], conditions)
     found: dict[tuple[int, int], Generation] = {}
     total = len(rows) * len(conditions)
     for cells in _chunks(core, cells_of(core, rows, conditions), rows, memory):
@@ -213,17 +220,3 @@ def _chunks(core: Core, cells: Sequence[Cell], rows: Sequence[Row], memory: int 
     )
     most = max(1, budget // (longest * core.engine.bytes_per_token()))
     yield from ([*cells[start : start + most]] for start in range(0, len(cells), most))
-
-
-def _refuse_natural_beyond_prompt(
-    core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Intervention]]
-) -> None:
-    """`freeze` and a patch between rows need a second row with the same tokens, which a free answer does not have."""
-    for condition in core.inside(conditions):
-        for one in condition:
-            if one.op == "freeze" or (one.op == "patch" and isinstance(one.source, str)):
-                raise NeverFired(
-                    f"{one} cannot act while tokens are generated",
-                    found="the row that it copies from has no tokens beyond its prompt",
-                    hint="score given answers instead, or patch in values: patch(site, source=run['clean'][site])",
-                )

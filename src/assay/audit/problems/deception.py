@@ -19,6 +19,9 @@ from pathlib import Path
 
 from assay.audit import Audited, Claim, Plan, Threat, audit
 from assay.audit.problems.truth import lies, moves, represents  # noqa: F401 (importing them registers the measures)
+from assay.audit.problems.truth.statements import instructions
+from assay.errors import BadData
+from assay.verify.stats import least_draws
 
 DATA = Path(__file__).with_name("data")
 PROBLEM = "deception"
@@ -82,7 +85,10 @@ def deception(
         items: test clusters that are asked about.
         paraphrases: wordings of every instruction, at most six.
         seed: of samples and draws.
+
+    Raises `BadData`, before anything is recorded, for numbers with which nothing could be supported.
     """
+    _refuse(draws, items, paraphrases)
     sampled = dict(clusters=clusters, seed=seed)
     caused = dict(**sampled, fit=fit, items=items)
     said = dict(**sampled, items=items, paraphrases=paraphrases)
@@ -205,3 +211,19 @@ def on_statements(path: str | Path) -> Plan:
     question, cluster``. Without entities only the first threat model can be tested.
     """
     return replace(deception, data={**deception.data, "statements": Path(path)})
+
+
+def _refuse(draws: int, items: int, paraphrases: int) -> None:
+    """Raise `BadData` for numbers with which no claim could be supported, whatever the model does."""
+    least = least_draws(represents.ALPHA / 2)
+    for name, given, lowest, highest in (
+        ("draws", draws, least, None),
+        ("items", items, lies.LEAST_CLUSTERS, None),
+        ("paraphrases", paraphrases, 1, len(instructions(DATA / "instructions.toml")["deceptive"])),
+    ):
+        if given < lowest or (highest is not None and given > highest):
+            raise BadData(
+                f"{name}={given} leaves nothing to find",
+                found="no p-value could reach .05 after correction" if highest is None else "",
+                hint=f"give {lowest} or more" if highest is None else f"give {lowest} to {highest}",
+            )
