@@ -50,7 +50,10 @@ def foreign_positions(arguments: dict[str, Any]) -> Tensor:
         return torch.where(real, real.long().cumsum(dim=1) - 1, -1)[:, -length:]
     ids = arguments.get("position_ids")
     if ids is not None:
-        return ids.cpu().expand(rows, length)
+        # Padding on the left has a filler for its position, out of step with the tokens that count up to the last one.
+        ids = ids.cpu().expand(rows, length)
+        counted = ids[:, -1:] - torch.arange(length - 1, -1, -1)
+        return torch.where((ids == counted) & (counted >= 0), ids, -1)
     seen = int(cache.get_seq_length()) if cache is not None else 0
     return torch.arange(seen, seen + length).expand(rows, length)
 

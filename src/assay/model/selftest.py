@@ -69,7 +69,16 @@ def self_test(core: Core, remember: bool = True) -> SelfTest:
     if remember and path.exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return SelfTest(tuple(Check(**check) for check in json.loads(path.read_text())))
-    found = SelfTest(tuple(_Bench(core).checks()))
+    try:
+        found = SelfTest(tuple(_Bench(core).checks()))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise SelfTestFailed(
+            f"the sites of {core.name!r} do not fit together",
+            found=str(error).splitlines()[0],
+            hint="the anatomy names a module of another width; print(model.hf) shows the modules",
+        ) from error
     broken = [check for check in found.checks if not check.holds]
     if broken:
         raise SelfTestFailed(

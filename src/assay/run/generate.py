@@ -198,7 +198,8 @@ class _Drawing:
         assert self.sampling is not None
         seed = hashlib.sha256(f"{self.sampling.seed}|{self.keys[cell]}|{step}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "little") >> 1)
-        return -torch.log(-torch.log(torch.rand(size, generator=generator).clamp_min(1e-20)).clamp_min(1e-20))
+        uniform = torch.rand(size, generator=generator).clamp_min(1e-20)
+        return -(-uniform.log()).clamp_min(1e-20).log()
 
     def _filtered(self, logits: Tensor) -> Tensor:
         assert self.sampling is not None
