@@ -82,7 +82,7 @@ def deception(
         clusters: of statements, evenly over the topics, sampled by hashing with the seed.
         draws: shuffled labels.
         fit: fit clusters that find the direction of the second threat model.
-        items: test clusters that are asked about.
+        items: test clusters that are asked about; four fifths of them under interventions too.
         paraphrases: wordings of every instruction, at most six.
         seed: of samples and draws.
 
@@ -90,7 +90,7 @@ def deception(
     """
     _refuse(draws, items, paraphrases)
     sampled = dict(clusters=clusters, seed=seed)
-    caused = dict(**sampled, fit=fit, items=items)
+    caused = dict(**sampled, fit=fit, items=4 * items // 5)
     said = dict(**sampled, items=items, paraphrases=paraphrases)
     *_, moved, says, _ = yield [
         Claim(

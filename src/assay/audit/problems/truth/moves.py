@@ -15,7 +15,20 @@ import numpy as np
 
 from assay import find, verify
 from assay.act.intervention import add
-from assay.audit import Bench, DoseFigure, Effect, Example, Lab, NullFigure, Outcome, Series, SideEffect, measure, unit
+from assay.audit import (
+    Bench,
+    DoseFigure,
+    Effect,
+    Example,
+    Lab,
+    NullFigure,
+    Outcome,
+    Series,
+    SideEffect,
+    TableData,
+    measure,
+    unit,
+)
 from assay.audit.problems.truth import told
 from assay.audit.problems.truth.decode import layers_of
 from assay.audit.problems.truth.statements import Couple, Part, asked, couples, neutral, one_each, read, reply, sample
@@ -30,7 +43,7 @@ DOSES = (0.05, 0.1, 0.15, 0.2, 0.3)
 MOST_KL = 0.1
 """Nats per token on neutral text: the largest of `DOSES` that costs no more is used."""
 
-_CONTROLS = {"random": 19, "covariance": 29, "shuffled": 19, "orthogonal": 4}
+_CONTROLS = {"random": 19, "covariance": 19, "shuffled": 19, "orthogonal": 4}
 _WORDS: dict[str, Word] = {"holds": "supported", "does not hold": "not supported", "undecided": "not testable"}
 _HONEST = "Tell the truth."
 _TEXTS = 8
@@ -156,13 +169,11 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
     ):
         if not isinstance(one, Missing):
             beside.append(told.effect(name, one.interval, "nats", 0.0))
-    slope = told.effect(
-        "slope of log P(true) − log P(false)", verdict.interval, f"nats per dose at {verdict.site}", 0.0
-    )
+    slope = told.effect("slope of log P(true) − log P(false)", verdict.interval, nats, 0.0)
     return Outcome(
         claim=lab.claim.digest,
         verdict=_WORDS[verdict.verdict],
-        because=verdict.because,
+        because=f"At {verdict.site}: {verdict.because[0].lower()}{verdict.because[1:]}",
         effects=(slope, *by_polarity, *beside),
         p=verdict.p,
         alpha=verdict.alpha,
@@ -171,6 +182,7 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
         power=f"A slope of {verdict.power.detectable:.2g} nats per dose or more would have been found with chance .8; "
         f"what limits it: {verdict.power.limit}.",
         figures=_figures(verdict),
+        tables=(_origin(lab, found, verdict),),
         not_looked_at=("Several layers at once, and places other than the last prompt token and the reply.",),
         examples=tuple(
             Example(prompt=f"{prompt} (dose {sign}{found['dose']:g})", natural=natural, steered=text)
@@ -228,6 +240,25 @@ def _judged(lab: Lab, clusters: int, fit: int, items: int, seed: int) -> tuple[d
         seed=seed,
     )
     return found, Verdict.from_json(judged)
+
+
+def _origin(lab: Lab, found: dict[str, Any], verdict: Verdict) -> TableData:
+    """Where the direction comes from, and how its place and dose were chosen."""
+    layers = [f"L{layer}" for layer in layers_of(lab.model)]
+    rows = [("acts at", verdict.site), ("largest dose", f"{found['dose']:g} typical norms of the stream")]
+    rows += [(f"KL on neutral text at dose {dose:g}", f"{kl:.3f}") for dose, kl in zip(DOSES, found["kl"], strict=True)]
+    rows += [(f"separation d′ at {at}", f"{score:.2f}") for at, score in zip(layers, found["separation"], strict=True)]
+    if not isinstance(verdict.stability, Missing):
+        rows.append(("mean cosine when found on halves of the clusters", f"{verdict.stability.cosine:.2f}"))
+    if not isinstance(verdict.concept_share, Missing):
+        rows.append(("share of the variance within classes that lies along it", f"{verdict.concept_share.share:.1%}"))
+    return TableData(
+        title="The direction",
+        columns=("what", "value"),
+        rows=tuple(rows),
+        caption="The layer separates tune clusters best; the dose is the largest that neutral text bears. Neither choice "
+        "looked at an answer.",
+    )
 
 
 def _side_effects(verdict: Verdict) -> tuple[SideEffect, ...]:
