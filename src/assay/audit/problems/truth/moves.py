@@ -17,19 +17,14 @@ from assay import find, verify
 from assay.act.intervention import add
 from assay.audit import (
     Bench,
-    DoseFigure,
     Effect,
     Example,
     Lab,
-    NullFigure,
     Outcome,
-    Series,
-    SideEffect,
-    TableData,
     measure,
     unit,
 )
-from assay.audit.problems.truth import told
+from assay.audit.problems.truth import shown, told
 from assay.audit.problems.truth.decode import layers_of
 from assay.audit.problems.truth.statements import Couple, Part, asked, couples, neutral, one_each, read, reply, sample
 from assay.direction import Direction
@@ -54,8 +49,8 @@ def pairs_of(core: Core, every: list[Couple]) -> Pairs:
     made = []
     for couple in every:
         begun, true, false = couple.parted
-        answers = (true, false) if begun else (reply(core, true), reply(core, false))
         question = asked(core, couple.entity, begun=begun)
+        answers = (true, false) if begun else (reply(core, true), reply(core, false))
         made.append(Pair(Prompt(couple.true), Prompt(couple.false), question, answers, couple.cluster, couple.topic))
     return Pairs(tuple(made))
 
@@ -178,11 +173,11 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
         p=verdict.p,
         alpha=verdict.alpha,
         controls=tuple(told.control(name, one.values, one.p, one.note) for name, one in verdict.controls.items()),
-        side_effects=_side_effects(verdict),
+        side_effects=shown.side_effects(verdict),
         power=f"A slope of {verdict.power.detectable:.2g} nats per dose or more would have been found with chance .8; "
         f"what limits it: {verdict.power.limit}.",
-        figures=_figures(verdict),
-        tables=(_origin(lab, found, verdict),),
+        figures=shown.figures(verdict),
+        tables=(shown.origin(found, DOSES, layers_of(lab.model), verdict),),
         not_looked_at=("Several layers at once, and places other than the last prompt token and the reply.",),
         examples=tuple(
             Example(prompt=f"{prompt} (dose {sign}{found['dose']:g})", natural=natural, steered=text)
@@ -240,70 +235,3 @@ def _judged(lab: Lab, clusters: int, fit: int, items: int, seed: int) -> tuple[d
         seed=seed,
     )
     return found, Verdict.from_json(judged)
-
-
-def _origin(lab: Lab, found: dict[str, Any], verdict: Verdict) -> TableData:
-    """Where the direction comes from, and how its place and dose were chosen."""
-    layers = [f"L{layer}" for layer in layers_of(lab.model)]
-    rows = [("acts at", verdict.site), ("largest dose", f"{found['dose']:g} typical norms of the stream")]
-    rows += [(f"KL on neutral text at dose {dose:g}", f"{kl:.3f}") for dose, kl in zip(DOSES, found["kl"], strict=True)]
-    rows += [(f"separation d′ at {at}", f"{score:.2f}") for at, score in zip(layers, found["separation"], strict=True)]
-    if not isinstance(verdict.stability, Missing):
-        rows.append(("mean cosine when found on halves of the clusters", f"{verdict.stability.cosine:.2f}"))
-    if not isinstance(verdict.concept_share, Missing):
-        rows.append(("share of the variance within classes that lies along it", f"{verdict.concept_share.share:.1%}"))
-    return TableData(
-        title="The direction",
-        columns=("what", "value"),
-        rows=tuple(rows),
-        caption="The layer separates tune clusters best; the dose is the largest that neutral text bears. Neither choice "
-        "looked at an answer.",
-    )
-
-
-def _side_effects(verdict: Verdict) -> tuple[SideEffect, ...]:
-    if isinstance(verdict.side_effects, Missing):
-        return ()
-    made = []
-    for one in verdict.side_effects:
-        band = one.kl.interval
-        made.append(
-            SideEffect(
-                name=f"KL on neutral text, {one.under}",
-                value=band.value,
-                low=band.low,
-                high=band.high,
-                unit="nats per token",
-            )
-        )
-        made.append(
-            SideEffect(
-                name=f"perplexity on neutral text, {one.under}", value=one.perplexity_ratio, unit="times the natural"
-            )
-        )
-    return tuple(made)
-
-
-def _figures(verdict: Verdict) -> tuple[NullFigure | DoseFigure, ...]:
-    curve, slope = verdict.dose_response, verdict.interval
-    return (
-        NullFigure(
-            title="The direction against directions that should carry nothing",
-            x_label="slope, nats per dose",
-            observed=slope.value,
-            low=min(slope.low, slope.value),
-            high=max(slope.high, slope.value),
-            controls=tuple(
-                told.control(name, one.values, one.p) for name, one in verdict.controls.items() if one.values
-            ),
-            caption="Whether the observed slope lies beyond what equal pushes along other directions do.",
-        ),
-        DoseFigure(
-            title="Dose and answer",
-            x_label="dose (typical norms of the stream)",
-            y_label="change of log P(true) − log P(false), nats",
-            chance=0.0,
-            series=(Series(name="truth", x=curve.doses, means=curve.means, lows=curve.lows, highs=curve.highs),),
-            caption="Whether more dose does more, in both signs; bands are 95 % intervals over clusters.",
-        ),
-    )

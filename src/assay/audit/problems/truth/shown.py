@@ -1,14 +1,16 @@
-"""Figures and tables of the third threat model."""
+"""Figures and tables of the second and the third threat model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from assay.audit import Lab, TableData
+from assay.audit import DoseFigure, Lab, NullFigure, Series, SideEffect, TableData
 from assay.audit.problems.truth import told
 from assay.audit.problems.truth.said import CONDITIONS, Said
 from assay.audit.problems.truth.say import write, yes_or_no
 from assay.audit.problems.truth.statements import instructions
+from assay.verify.verdict import Missing, Verdict
 
 
 def by_paraphrase(lab: Lab, said: Said) -> TableData:
@@ -69,4 +71,73 @@ def written(lab: Lab, conditions: Mapping[str, str], clusters: int, items: int, 
         columns=("instruction", "asked about", "under the control", "told so"),
         rows=tuple((one["instruction"], one["entity"], one["control"], one["told"]) for one in made),
         caption="The first 24 tokens that it writes. For a reader's own judgement; nobody scored them.",
+    )
+
+
+# ── the second threat model ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def origin(found: Mapping[str, Any], doses: Sequence[float], layers: Sequence[int], verdict: Verdict) -> TableData:
+    """Where the direction comes from, and how its place and dose were chosen."""
+    rows = [("acts at", verdict.site), ("largest dose", f"{found['dose']:g} typical norms of the stream")]
+    rows += [(f"KL on neutral text at dose {dose:g}", f"{kl:.3f}") for dose, kl in zip(doses, found["kl"], strict=True)]
+    rows += [(f"separation d′ at L{at}", f"{score:.2f}") for at, score in zip(layers, found["separation"], strict=True)]
+    if not isinstance(verdict.stability, Missing):
+        rows.append(("mean cosine when found on halves of the clusters", f"{verdict.stability.cosine:.2f}"))
+    if not isinstance(verdict.concept_share, Missing):
+        rows.append(("share of the variance within classes that lies along it", f"{verdict.concept_share.share:.1%}"))
+    return TableData(
+        title="The direction",
+        columns=("what", "value"),
+        rows=tuple(rows),
+        caption="The layer separates tune clusters best; the dose is the largest that neutral text bears. Neither choice "
+        "looked at an answer.",
+    )
+
+
+def side_effects(verdict: Verdict) -> tuple[SideEffect, ...]:
+    if isinstance(verdict.side_effects, Missing):
+        return ()
+    made = []
+    for one in verdict.side_effects:
+        band = one.kl.interval
+        made.append(
+            SideEffect(
+                name=f"KL on neutral text, {one.under}",
+                value=band.value,
+                low=band.low,
+                high=band.high,
+                unit="nats per token",
+            )
+        )
+        made.append(
+            SideEffect(
+                name=f"perplexity on neutral text, {one.under}", value=one.perplexity_ratio, unit="times the natural"
+            )
+        )
+    return tuple(made)
+
+
+def figures(verdict: Verdict) -> tuple[NullFigure | DoseFigure, ...]:
+    curve, slope = verdict.dose_response, verdict.interval
+    return (
+        NullFigure(
+            title="The direction against directions that should carry nothing",
+            x_label="slope, nats per dose",
+            observed=slope.value,
+            low=min(slope.low, slope.value),
+            high=max(slope.high, slope.value),
+            controls=tuple(
+                told.control(name, one.values, one.p) for name, one in verdict.controls.items() if one.values
+            ),
+            caption="Whether the observed slope lies beyond what equal pushes along other directions do.",
+        ),
+        DoseFigure(
+            title="Dose and answer",
+            x_label="dose (typical norms of the stream)",
+            y_label="change of log P(true) − log P(false), nats",
+            chance=0.0,
+            series=(Series(name="truth", x=curve.doses, means=curve.means, lows=curve.lows, highs=curve.highs),),
+            caption="Whether more dose does more, in both signs; bands are 95 % intervals over clusters.",
+        ),
     )
