@@ -25,8 +25,6 @@ from typing import Any, Protocol
 from benchmarks.jobs import Capture, Job, Scores, Steered, from_json, kind_of, to_json
 
 ENVIRONMENT = {
-    # OpenMP's busy waiting makes two threads several times slower as soon as a neighbour wakes up.
-    "GOMP_SPINCOUNT": "10000",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",

@@ -56,6 +56,7 @@ class Engine:
         cache: SlotCache | None = None,
         slots: Tensor | None = None,
         start: Start | None = None,
+        end: int | None = None,
         scores: bool = False,
     ) -> Tensor:
         """Run right-padded rows ``[row, pos]``; ``positions`` are absolute, −1 for padding.
@@ -63,7 +64,7 @@ class Engine:
         Returns the normed final stream ``[row, pos, d_model]``, or with ``scores`` the logits ``[row, pos, vocab]``
         exactly as the model's own forward gives them. With neither cache nor start the call is the plain one,
         so that without interventions every bit is the library's. ``slots`` are the cache's slots where they are not
-        simply the positions.
+        simply the positions. Blocks from ``end`` on are left out: what is returned then is of no use.
         """
         arguments: dict[str, Any] = {"input_ids": tokens.to(self.device), "use_cache": False}
         if cache is not None:
@@ -77,8 +78,9 @@ class Engine:
             }
         with ExitStack() as stack:
             stack.enter_context(self._driven())
-            if start is not None and start.entry > 0:
-                stack.enter_context(self.hooks.resumed(start.entry, start.stream, self._tuples))
+            if start is not None or end is not None:
+                entry, stream = (start.entry, start.stream) if start else (0, None)
+                stack.enter_context(self.hooks.resumed(entry, stream, end, self._tuples))
             stack.enter_context(self.hooks.tapped(self._taps(program, reads or {}, positions)))
             output = (self.hf if scores else self._body)(**arguments)
         return output.logits if scores else output.last_hidden_state

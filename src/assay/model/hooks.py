@@ -150,8 +150,8 @@ class Hooks:
             handle.remove()
 
     @contextmanager
-    def resumed(self, entry: int, stream: Tensor, tuples: bool) -> Iterator[None]:
-        """Start at block ``entry`` (≥ 1) with ``stream`` as the output of the block below."""
+    def resumed(self, entry: int, stream: Tensor | None, end: int | None, tuples: bool) -> Iterator[None]:
+        """Run blocks ``entry`` to ``end`` (exclusive) only, with ``stream`` as the output of the block below ``entry``."""
 
         def skip(value: Tensor | None) -> Callable[..., Any]:
             def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
@@ -161,8 +161,9 @@ class Hooks:
             return forward
 
         with ExitStack() as stack:
-            for index, block in enumerate(self.blocks[:entry]):
-                _replace(stack, block, "forward", skip(stream if index == entry - 1 else None))
+            for index, block in enumerate(self.blocks):
+                if index < entry or (end is not None and index >= end):
+                    _replace(stack, block, "forward", skip(stream if index == entry - 1 else None))
             yield
 
     @torch.no_grad()

@@ -183,10 +183,17 @@ def _stream(
             positions,
             program=program,
             reads={place: tap(place) for place in places},
+            end=_end([*places, *program.groups]),
             scores=(None, "logits") in places,
         )
         by_row(program, len(mine), [len(row.tokens) for row in mine])
         yield
+
+
+def _end(places: Sequence[Place]) -> int | None:
+    """The first block that none of the places needs; None where all are needed."""
+    layers = [-1 if part == "embed" else layer for layer, part in places]
+    return None if None in layers else 1 + max(layer for layer in layers if layer is not None)
 
 
 def _refuse_patterns(core: Core, sites: Sequence[Site]) -> None:
@@ -199,12 +206,12 @@ def _refuse_patterns(core: Core, sites: Sequence[Site]) -> None:
 
 
 def _by_length(rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of rows of like length: padding stays below an eighth of a batch."""
+    """Indices in batches of rows of like length: padding stays below a thirtieth of a batch, or a token a row."""
     batch: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens)):
         length = len(rows[index].tokens)
         shortest = len(rows[batch[0]].tokens) if batch else length
-        if batch and ((len(batch) + 1) * length > budget or length > shortest * 1.125 + 1):
+        if batch and ((len(batch) + 1) * length > budget or length > shortest * 1.03 + 1):
             yield batch
             batch = []
         batch.append(index)
