@@ -78,8 +78,35 @@ class Scores:
         return len(self.prompts) * len(self.conditions)
 
 
-Job = Steered | Capture | Scores
-KINDS: dict[str, type[Any]] = {"steered": Steered, "capture": Capture, "scores": Scores}
+@dataclass(frozen=True)
+class Traced:
+    """Causal tracing of one prompt: the answer's mean probability with each state, or window of modules, restored.
+
+    ``noise`` is ``[sample][pos][d_model]``, added to the embeddings of the tokens ``subject``; ``parts`` are ``resid`` (one
+    state), ``mlp.out`` and ``attn.out`` (``window`` layers from l − window // 2 on, clipped).
+    """
+
+    prompts: tuple[Tokens]
+    subject: tuple[int, int]
+    noise: tuple[Any, ...]
+    parts: tuple[str, ...]
+    window: int
+    answer: int
+    layers: int
+
+    @property
+    def rows(self) -> int:
+        """How many cells there are."""
+        return len(self.parts) * len(self.prompts[0]) * self.layers
+
+    def near(self, part: str, layer: int) -> range:
+        """The layers that are restored together."""
+        low = layer - self.window // 2
+        return range(layer, layer + 1) if part == "resid" else range(max(0, low), min(self.layers, low + self.window))
+
+
+Job = Steered | Capture | Scores | Traced
+KINDS: dict[str, type[Any]] = {"steered": Steered, "capture": Capture, "scores": Scores, "traced": Traced}
 
 
 def kind_of(job: Job) -> str:
@@ -157,6 +184,30 @@ def scores(
     )
 
 
+def traced(
+    facts: Facts,
+    tokens: int = 8,
+    samples: int = 10,
+    parts: Sequence[str] = ("resid", "mlp.out", "attn.out"),
+) -> Traced:
+    """Job 4: a fact of at least ``tokens`` tokens, whose first ones are cut away; noise of .1, about three deviations."""
+    before, subject, after = FACT
+    start, stop = (len(facts.tokens(text)) for text in (before, before + subject))
+    whole = facts.tokens(before + subject + after)
+    cut = len(whole) - tokens
+    noise = 0.1 * np.random.default_rng([SEED, 4]).standard_normal((samples, stop - start, facts.width))
+    answer = facts.tokens(ANSWER)[0]
+    return Traced(
+        (tuple(whole[cut:]),),
+        (start - cut, stop - cut),
+        tuple(noise.tolist()),
+        tuple(parts),
+        10,
+        answer,
+        len(facts.norms),
+    )
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes of a Llama-like model that its arithmetic depends on."""
@@ -199,6 +250,17 @@ class Shape:
         keys = sum(i * o for i, o in self.matrices[1:3])
         return tokens * keys + sum(i * o for i, o in self.matrices) - keys + self._attention(tokens)
 
+    def suffix(self, count: int, first: int, tokens: int) -> int:
+        """Multiply-adds of the last ``count`` blocks for tokens ``first`` on, of the very last one the last token."""
+        if not count:
+            return 0
+        new, pairs = tokens - first, tokens * (tokens + 1) // 2 - first * (first + 1) // 2
+        keys = sum(i * o for i, o in self.matrices[1:3])
+        whole = sum(i * o for i, o in self.matrices)
+        return (
+            (count - 1) * (new * whole + self._attention(pairs)) + new * keys + whole - keys + self._attention(tokens)
+        )
+
     @property
     def head(self) -> int:
         """Multiply-adds of the vocabulary's scores at one position."""
@@ -208,13 +270,18 @@ class Shape:
         return 2 * self.heads * self.d_head * pairs
 
 
-def least_macs(job: Capture | Scores, shape: Shape) -> int:
+def least_macs(job: Capture | Scores | Traced, shape: Shape) -> int:
     """The fewest multiply-adds after all sharing that the job's definition allows.
 
     Capture: each prompt once, no padding, no head, of the last block the last position. Scores: each prompt once
     without intervention, up to the highest layer touched; then, per condition at layer l, blocks l + 1 and above over
-    all its tokens (all positions differ) and one row of the head. Norms, rotations and softmaxes are not counted.
+    all its tokens (all positions differ) and one row of the head. Tracing: the clean row and the corrupted ones once;
+    then for each cell from the subject on, and each sample, the blocks above the restored state (from the first restored
+    module's block on), the tokens from the restored one on, and one row of the head. Norms, rotations and softmaxes are
+    not counted.
     """
+    if isinstance(job, Traced):
+        return _traced_macs(job, shape)
     last = shape.layers - 1
     if isinstance(job, Capture):
         return sum(shape.blocks(last, len(prompt)) + shape.tail(len(prompt)) for prompt in job.prompts)
@@ -232,6 +299,18 @@ def least_macs(job: Capture | Scores, shape: Shape) -> int:
     return total
 
 
+def _traced_macs(job: Traced, shape: Shape) -> int:
+    tokens, samples, layers = len(job.prompts[0]), len(job.noise), shape.layers
+    total = (samples + 1) * (shape.blocks(layers, tokens) + shape.head)
+    for part in job.parts:
+        for at in range(job.subject[0], tokens):
+            for layer in range(job.layers):
+                entry = layer + 1 if part == "resid" else job.near(part, layer)[0]
+                if entry < layers or at == tokens - 1:
+                    total += samples * (shape.suffix(layers - entry, at, tokens) + shape.head)
+    return total
+
+
 def unshared_macs(job: Scores, shape: Shape) -> int:
     """The multiply-adds without sharing and without padding: every cell a whole row, the head at its last position."""
     rows = sum(shape.blocks(shape.layers, len(prompt)) + shape.head for prompt in job.prompts)
@@ -245,6 +324,10 @@ OPENINGS = (
     "To repair a wooden chair, you need glue, sandpaper and a little patience. First,",
 )
 """Job 1: 14 to 19 tokens each. In none of its rows is the stop token near, so all rows have their full length."""
+
+FACT = "We were told that the", " Eiffel Tower", " is in the city of"
+ANSWER = " Paris"
+"""Job 4: before the subject, the subject, after it; and what the model says next."""
 
 PROSE = (
     "The market opens at seven, and by eight the best fruit has gone.",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.jobs import Capture, Job, Steered, kind_of
+from benchmarks.jobs import Capture, Job, Steered, Traced, kind_of
 from benchmarks.protocol import Failed, Reply, Worker
 
 
@@ -156,7 +156,8 @@ def agreement(job: Job, found: Any, expected: Any) -> str:
         return f"{len(off) - len(wrong)}/{len(off)} layers" + (
             f"; not {', '.join(map(str, wrong))}" if len(wrong) else ""
         )
-    return f"within {np.abs(a - b).max():.0e} nats" if (a != b).any() else "equal"
+    unit = "of probability" if isinstance(job, Traced) else "nats"
+    return f"within {np.abs(a - b).max():.0e} {unit}" if (a != b).any() else "equal"
 
 
 def _early(job: Job, rows: Any) -> str:

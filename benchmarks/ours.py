@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import assay
-from assay import Model, Prompt, add
-from benchmarks.jobs import Capture, Condition, Scores, Steered
+from assay import Model, Prompt, add, trace
+from benchmarks.jobs import Capture, Condition, Scores, Steered, Traced
 
 
 class Candidate:
@@ -41,6 +41,20 @@ class Candidate:
         grid = self.model.sweep(_prompts(job), _conditions(job.conditions), score=answers)
         columns = [grid.table[f"logprob_{index}"].to_numpy().reshape(grid.shape) for index in range(len(answers))]
         return torch.stack([torch.from_numpy(column.T.copy()) for column in columns], dim=-1)
+
+    def traced(self, job: Traced) -> Any:
+        """One grid."""
+        prompt = Prompt.tokenized(job.prompts[0], subject=job.subject)
+        made = trace.causal(
+            self.model,
+            prompt,
+            answer=self.model.decode([job.answer]),
+            restore=job.parts,  # type: ignore[arg-type]
+            noise=torch.tensor(job.noise),
+            window=job.window,
+            insist=True,
+        )
+        return torch.stack([torch.from_numpy(made.restored[part].mean(axis=-1)) for part in job.parts])
 
 
 def _prompts(job: Steered | Capture | Scores) -> list[Prompt]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.jobs import Capture, Job, Scores, Steered, from_json, kind_of, to_json
+from benchmarks.jobs import Capture, Job, Scores, Steered, Traced, from_json, kind_of, to_json
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -53,6 +53,9 @@ class Candidate(Protocol):
 
     def scores(self, job: Scores) -> Any:
         """``[condition, prompt, answer]``, anything that `numpy.asarray` takes: natural logarithms."""
+
+    def traced(self, job: Traced) -> Any:
+        """``[part, token, layer]``, anything that `numpy.asarray` takes: mean probabilities of the answer."""
 
     def floor(self, job: Job) -> None:
         """The limit of the job, measured or estimated; only the reference has it."""

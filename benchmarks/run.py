@@ -23,7 +23,7 @@ MODULES = {
     HOOKS: "benchmarks.peers.plain_hooks",
     OURS: "benchmarks.ours",
 }
-JOBS = ("sweep4", "sweep1", "capture", "scores")
+JOBS = ("sweep4", "sweep1", "capture", "scores", "trace1", "trace3")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Speed and memory, beside the limit and beside other libraries.")
     add = parser.add_argument
     add("--peers", action="store_true", help="first build the environments of other libraries that are missing")
-    add("--jobs", nargs="+", choices=[*JOBS, "growth"], default=JOBS, help="default: all but growth")
+    add("--jobs", nargs="+", choices=[*JOBS, "growth", "trace-growth"], default=JOBS, help="default: all but growth")
     add("--only", nargs="+", metavar="NAME", help="these candidates, and those that the others are compared with")
     add("--rounds", type=int, default=3, help="measured runs of each candidate, in turn (default 3)")
     add("--prompts", type=int, default=8, help="how many of its 64 prompts the log-probability sweep takes (default 8)")
@@ -110,6 +110,7 @@ def _work(facts: Facts, options: argparse.Namespace) -> Iterator[tuple[str, Job,
             jobs.scores(facts, 4, layers=(0, 15, 29), doses=(0.4,)),
             None,
         )
+        yield "Causal tracing, 8 tokens, 1 sample, single states", jobs.traced(facts, samples=1, parts=["resid"]), None
         return
     layers, prompts = len(facts.norms), options.prompts
     if "sweep4" in options.jobs:
@@ -125,14 +126,26 @@ def _work(facts: Facts, options: argparse.Namespace) -> Iterator[tuple[str, Job,
             jobs.scores(facts, prompts),
             None,
         )
+    if "trace1" in options.jobs:
+        states = jobs.traced(facts, parts=["resid"])
+        yield f"Causal tracing of single states, 8 tokens × {layers} layers × 10 samples", states, None
+    if "trace3" in options.jobs:
+        yield f"Causal tracing of 3 kinds, 8 tokens × {layers} layers × 10 samples", jobs.traced(facts), None
+    few = (REFERENCE, HOOKS, OURS)
     if "growth" in options.jobs:
-        few = (REFERENCE, HOOKS, OURS)
         for doses in ((0.4,), (-0.4, 0.4), (-0.6, -0.2, 0.2, 0.6), tuple(i / 10 for i in range(-8, 9) if i)):
             grid = jobs.sweep(facts, doses=doses)
             yield f"Growth: steered sweep of {grid.rows} rows", grid, few
         for count in (1, 2, 4, 8):
             cells = jobs.scores(facts, count)
             yield f"Growth: log-probability sweep of {cells.rows} cells", cells, few
+    if "trace-growth" in options.jobs:
+        for tokens in (8, 10, 12):
+            yield (
+                f"Growth: causal tracing of single states, {tokens} tokens",
+                jobs.traced(facts, tokens, parts=["resid"]),
+                few,
+            )
 
 
 if __name__ == "__main__":

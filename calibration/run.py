@@ -24,9 +24,9 @@ from transformers.utils import logging
 from assay import Direction, Pairs, Site, find, verify
 from assay.find.found import Fit, Found
 from assay.provenance import Provenance
+from assay.stats import clopper_pearson, permutation_p
 from assay.verify import Verdict
 from assay.verify.rule import GATES
-from assay.verify.stats import clopper_pearson, permutation_p
 from calibration.planted import WIDTH, Planted, planted
 
 SITES = "L0:3.resid @ last"

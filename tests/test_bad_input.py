@@ -321,3 +321,20 @@ def test_an_error_leaves_the_model_as_it_was(model: Model, tiny: Callable[[str],
     assert not model.active
     assert model.run(FACT).logits.numpy().tobytes() == before.numpy().tobytes()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.hf.modules())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_prompt_longer_than_the_positions_that_were_learned(family: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    learned = Model.load(fresh(family), tokenizer=tokenizer, selftest=False)
+    learned.run(Prompt.tokenized([5] * 256))
+    for call in (
+        lambda: learned.run(Prompt.tokenized([5] * 257)),
+        lambda: learned.generate(Prompt.tokenized([5] * 250), tokens=8),
+        lambda: learned.score(Prompt.tokenized([5] * 256), "abc"),
+    ):
+        with pytest.raises(BadData, match="longer than this model can read\n\n  found     25[78]|259 tokens"):
+            call()
+
+
+def test_a_prompt_of_any_length_where_positions_are_computed(model: Model) -> None:
+    model.run(Prompt.tokenized([5] * 300))

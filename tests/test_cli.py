@@ -185,6 +185,8 @@ def _read(terminal: int) -> str:
         (["audit", TOY, "--into", "run", "--model", "no/where"], "ModelError: 'no/where' is no local model"),
         (["sites", "no/where"], "ModelError: 'no/where' is no local model"),
         (["steer", "Love", "Hate", "I", "--at", "L6.residue"], "BadSite: 'L6.residue' is no site"),
+        (["trace", "The Tower is in"], "BadData: the prompt 'The Tower is in' marks 0 subjects"),
+        (["trace", "The {Tower} is {in}"], "BadData: the prompt 'The {Tower} is {in}' marks 2 subjects"),
         (["check", "nowhere"], "CorruptFile: there is no ledger at 'nowhere'"),
         (["report", "nowhere"], "CorruptFile: there is no ledger at 'nowhere'"),
     ],
@@ -235,6 +237,21 @@ def test_steer_shows_both_texts_and_a_receipt(folder: Path, assay: Assay) -> Non
     assert steered.startswith("I love you because")
     assert natural.removeprefix("natural\n").strip() != steered.rpartition("receipt")[0].strip()
     assert "add( Love −  Hate, times=8) at L1.resid @ 0:2 touched 2 tokens" in steered
+
+
+def test_trace_draws_a_map_for_each_part(folder: Path, assay: Assay, tmp_path: Path) -> None:
+    figure = tmp_path / "heat.svg"
+    given = ("--samples", "2", "--window", "2", "--plot", figure, "--model", folder)
+    code, out, err = assay("trace", "The {Eiffel Tower} is in", *given)
+    assert (code, err) == (0, "")
+    assert out.startswith("P(")
+    assert [part for part in ("resid", "mlp.out", "attn.out") if f"\n{part}, restored: up to" in out] == [
+        "resid",
+        "mlp.out",
+        "attn.out",
+    ]
+    assert "*" in out
+    assert "<svg" in figure.read_text()
 
 
 def test_steer_with_dose_zero_changes_nothing(folder: Path, assay: Assay) -> None:

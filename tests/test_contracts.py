@@ -749,6 +749,11 @@ def test_interventions_survive_json(act: Intervention) -> None:
         assert bits(back.source) == bits(act.source)
 
 
+@given(st.builds(Receipt, st.text(), st.text(), st.text(), st.integers(), st.integers(), st.none() | st.floats(0, 9)))
+def test_receipts_survive_json(receipt: Receipt) -> None:
+    assert Receipt.from_json(json.loads(json.dumps(receipt.to_json()))) == receipt
+
+
 @given(interventions, interventions)
 def test_equal_interventions_print_alike(a: Intervention, b: Intervention) -> None:
     assert a != b or str(a) == str(b)

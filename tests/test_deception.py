@@ -23,7 +23,7 @@ from assay.audit.problems.truth.replies import Replies, cost, replies
 from assay.audit.problems.truth.said import CONDITIONS, REWORDED, Condition, Said
 from assay.errors import BadData, EmptyData, OneClass
 from assay.evidence import Claim, Ledger, Missing, Outcome, Unit
-from assay.verify.stats import auroc, permutation_p
+from assay.stats import auroc, permutation_p
 
 Tiny = Callable[[str], PreTrainedModel]
 TOPICS = ("capitals", "animals", "uses")

@@ -51,6 +51,22 @@ def test_a_span_is_the_tokens_that_touch_its_characters(before: str, inside: str
     assert row.spans["s"] == (touched[0], touched[-1] + 1)
 
 
+@given(letters, letters, st.lists(st.integers(0, 9), min_size=1), st.none() | st.tuples(letters, letters))
+def test_prompts_and_pairs_survive_json(
+    text: str, inside: str, ids: list[int], answers: tuple[str, str] | None
+) -> None:
+    prompts = [
+        Prompt(text),
+        Prompt("{s} " + text.replace("{", "").replace("}", ""), s=inside),
+        Prompt.chat("{s}", system=text, before=[("user", text), ("assistant", inside)], prefix=inside, s=text),
+        Prompt.tokenized(ids),
+    ]
+    pairs = Pairs(tuple(Pair(one, prompts[0], prompts[1], answers, inside, text) for one in prompts))
+    back = Pairs.from_json(json.loads(json.dumps(pairs.to_json())))
+    assert back == pairs
+    assert back.digest == pairs.digest
+
+
 @pytest.mark.parametrize("message", ["is", "a", "user", "assistant", "end", "<|end|>", "bos"])
 def test_a_span_in_a_chat_is_in_the_message_even_where_the_template_says_the_same(
     tokenizer: PreTrainedTokenizerFast, message: str

@@ -15,10 +15,9 @@ from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score
 
 from assay.errors import BadData, EmptyData, OneClass
-from assay.verify.stats import (
+from assay.stats import (
     Array,
     Statistic,
-    _bca,
     auroc,
     auroc_interval,
     bootstrap_interval,
@@ -36,6 +35,7 @@ from assay.verify.stats import (
     sign_flip_p,
     weighted_mean,
 )
+from assay.stats.effects import _bca
 
 numbers = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
 samples = st.lists(numbers, min_size=1, max_size=12)
@@ -269,7 +269,7 @@ def test_bootstrap_is_the_same_in_small_blocks_and_by_the_same_seed(monkeypatch:
     whole = bootstrap_interval(values)
     assert bootstrap_interval(values) == whole
     assert bootstrap_interval(values, seed=1) != whole
-    monkeypatch.setattr("assay.verify.stats._BLOCK", 400)
+    monkeypatch.setattr("assay.stats.values._BLOCK", 400)
     assert asdict(bootstrap_interval(values)) == pytest.approx(asdict(whole))
 
 

@@ -29,13 +29,13 @@ from assay.errors import (
 )
 from assay.find.found import Fit, Found
 from assay.provenance import Provenance
+from assay.stats import max_statistic_p, paired_effect, sign_flip_p
 from assay.verify import Verdict, controls
 from assay.verify.dose import _crossing, equal_kl, mirrored, pushes
 from assay.verify.rule import bar, decide, power
 from assay.verify.search import _recorded, reading, spots
 from assay.verify.specificity import wrong_layer, wrong_position
 from assay.verify.stability import split_half
-from assay.verify.stats import max_statistic_p, paired_effect, sign_flip_p
 from assay.verify.trial import instructed
 from assay.verify.verdict import ConceptShare, Control, Missing
 from calibration.planted import Planted, planted

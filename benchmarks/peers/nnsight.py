@@ -13,7 +13,7 @@ import torch
 from nnsight import TransformersModel, save
 from torch import Tensor
 
-from benchmarks.jobs import Capture, Scores, Steered
+from benchmarks.jobs import Capture, Scores, Steered, Traced
 from benchmarks.peers.batches import BATCH, answers, chunks, left_padded, new_tokens
 
 
@@ -62,3 +62,26 @@ class Candidate:
                     logits = model.output.logits[:, -1:].save()
             found.append(answers(logits, job.answers))
         return torch.cat(found).reshape(len(job.conditions), len(job.prompts), len(job.answers))
+
+    @torch.no_grad()
+    def traced(self, job: Traced) -> Tensor:
+        """A trace of the clean row and all corrupted ones for each cell."""
+        model, noise, found = self.model, torch.tensor(job.noise), []
+        tokens = torch.tensor([job.prompts[0]] * (len(noise) + 1))
+        start, stop = job.subject
+        for part in job.parts:
+            for at in range(tokens.shape[1]):
+                for layer in range(job.layers):
+                    with model.trace(tokens):
+                        model.model.embed_tokens.output[1:, start:stop] += noise
+                        for one in job.near(part, layer):
+                            block = model.model.layers[one]
+                            if part == "resid":
+                                block.output[1:, at] = block.output[0, at]
+                            elif part == "mlp.out":
+                                block.mlp.output[1:, at] = block.mlp.output[0, at]
+                            else:
+                                block.self_attn.output[0][1:, at] = block.self_attn.output[0][0, at]
+                        logits = model.output.logits[1:, -1].save()
+                    found.append(logits.softmax(dim=-1)[:, job.answer].mean())
+        return torch.stack(found).reshape(len(job.parts), tokens.shape[1], job.layers)

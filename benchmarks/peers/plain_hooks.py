@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.jobs import Capture, Condition, Scores, Steered
+from benchmarks.jobs import Capture, Condition, Scores, Steered, Traced
 from benchmarks.peers.batches import answers, chunks, left_padded, load, new_tokens
 from benchmarks.peers.transformers_reference import buckets
 
@@ -62,6 +62,38 @@ class Candidate:
                 batch = left_padded([prompt for prompt, _ in part], job.stop)
                 found.append(answers(self.model(**batch, use_cache=False, logits_to_keep=1).logits, job.answers))
         return torch.cat(found).reshape(len(job.conditions), len(job.prompts), len(job.answers))
+
+    @torch.no_grad()
+    def traced(self, job: Traced) -> Tensor:
+        """The loop of the paper's code: for each cell one batch of the clean row and all corrupted ones, from the start."""
+        noise, found = torch.tensor(job.noise), []
+        tokens = torch.tensor([job.prompts[0]] * (len(noise) + 1))
+        for part in job.parts:
+            for at in range(tokens.shape[1]):
+                for layer in range(job.layers):
+
+                    def corrupt(_: object, __: object, out: Tensor) -> None:
+                        out[1:, slice(*job.subject)] += noise
+
+                    def restore(_: object, __: object, out: Tensor | tuple[Tensor, ...], at: int = at) -> None:
+                        h = out[0] if isinstance(out, tuple) else out
+                        h[1:, at] = h[0, at]
+
+                    modules = [self._module(part, one) for one in job.near(part, layer)]
+                    handles = [self.model.model.embed_tokens.register_forward_hook(corrupt)]
+                    handles += [module.register_forward_hook(restore) for module in modules]
+                    try:
+                        logits = self.model(tokens, use_cache=False).logits
+                    finally:
+                        for handle in handles:
+                            handle.remove()
+                    found.append(logits[1:, -1].softmax(dim=-1)[:, job.answer].mean())
+        return torch.stack(found).reshape(len(job.parts), tokens.shape[1], job.layers)
+
+    def _module(self, part: str, layer: int) -> torch.nn.Module:
+        block = self.layers[layer]
+        found: torch.nn.Module = {"resid": block, "mlp.out": block.mlp, "attn.out": block.self_attn}[part]
+        return found
 
     @contextlib.contextmanager
     def _added(self, conditions: Sequence[Condition]) -> Iterator[None]:

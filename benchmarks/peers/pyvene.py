@@ -13,7 +13,7 @@ import pyvene
 import torch
 from torch import Tensor
 
-from benchmarks.jobs import Capture, Condition, Scores, Steered
+from benchmarks.jobs import Capture, Condition, Scores, Steered, Traced
 from benchmarks.peers.batches import BATCH, answers, chunks, left_padded, load, new_tokens
 
 
@@ -56,6 +56,36 @@ class Candidate:
             _, out = self._adding(condition)(batch, unit_locations=None)
             found.append(answers(out.logits, job.answers))
         return torch.stack(found)
+
+    @torch.no_grad()
+    def traced(self, job: Traced) -> Tensor:
+        """As in its tutorial: the noise is an intervention on what block 0 receives, restoring is one on each module."""
+        tokens, noise, found = torch.tensor([job.prompts[0]]), torch.tensor(job.noise), []
+        rows, length = tokens.repeat(len(noise), 1), tokens.shape[1]
+        names = {"resid": "block_output", "mlp.out": "mlp_output", "attn.out": "attention_output"}
+        start, stop = job.subject
+        whole = torch.zeros(len(noise), length, noise.shape[-1])
+        whole[:, start:stop] = noise
+        for part in job.parts:
+            for at in range(length):
+                for layer in range(job.layers):
+                    near = job.near(part, layer)
+                    add = pyvene.AdditionIntervention(source_representation=whole)
+                    places = [{"layer": 0, "component": "block_input", "intervention": add}]
+                    places += [
+                        {"layer": one, "component": names[part], "intervention_type": pyvene.VanillaIntervention}
+                        for one in near
+                    ]
+                    model = pyvene.IntervenableModel(places, model=self.model)
+                    everywhere = [[list(range(length))] * len(noise)]
+                    here = [[[at]] * len(noise)] * len(near)
+                    _, out = model(
+                        {"input_ids": rows},
+                        [None, *[{"input_ids": rows}] * len(near)],
+                        {"sources->base": ([None, *here], [*everywhere, *here])},
+                    )
+                    found.append(out.logits[:, -1].softmax(dim=-1)[:, job.answer].mean())
+        return torch.stack(found).reshape(len(job.parts), length, job.layers)
 
     def _adding(self, condition: Condition) -> pyvene.IntervenableModel:
         add = pyvene.AdditionIntervention(source_representation=torch.tensor(condition.vector))

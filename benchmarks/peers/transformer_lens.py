@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from benchmarks.jobs import Capture, Condition, Scores, Steered
+from benchmarks.jobs import Capture, Condition, Scores, Steered, Traced
 from benchmarks.peers.batches import BATCH, answers, chunks, left_padded, new_tokens
 
 
@@ -58,6 +58,33 @@ class Candidate:
             )
             found.append(answers(logits, job.answers))
         return torch.stack(found)
+
+    @torch.no_grad()
+    def traced(self, job: Traced) -> Tensor:
+        """The clean run cached once; then a batch of the corrupted rows for each cell."""
+        tokens, noise = torch.tensor([job.prompts[0]]), torch.tensor(job.noise)
+        names = {"resid": "hook_resid_post", "mlp.out": "hook_mlp_out", "attn.out": "hook_attn_out"}
+        _, clean = self.model.run_with_cache(tokens, prepend_bos=False)
+        rows, found = tokens.repeat(len(noise), 1), []
+
+        def corrupt(h: Tensor, hook: Any) -> Tensor:
+            h[:, slice(*job.subject)] += noise
+            return h
+
+        for part in job.parts:
+            for at in range(tokens.shape[1]):
+
+                def restore(h: Tensor, hook: Any, at: int = at) -> Tensor:
+                    h[:, at] = clean[hook.name][0, at]
+                    return h
+
+                for layer in range(job.layers):
+                    hooks = [(f"blocks.{one}.{names[part]}", restore) for one in job.near(part, layer)]
+                    logits = self.model.run_with_hooks(
+                        rows, prepend_bos=False, fwd_hooks=[("hook_embed", corrupt), *hooks]
+                    )
+                    found.append(logits[:, -1].softmax(dim=-1)[:, job.answer].mean())
+        return torch.stack(found).reshape(len(job.parts), tokens.shape[1], job.layers)
 
     def _adding(self, condition: Condition) -> list[tuple[str, Any]]:
         vector = torch.tensor(condition.vector)

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from assay import find, verify
+    from assay import edit, find, trace, verify
+    from assay.act.edit import Delta, Edit
     from assay.act.intervention import Intervention, ablate, add, clamp, freeze, noise, patch
     from assay.audit.plan import audit
     from assay.direction import Direction
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Intervention", "ablate", "add", "clamp", "freeze", "noise", "patch"), "assay.act.intervention"),
+    **dict.fromkeys(("Delta", "Edit"), "assay.act.edit"),
     "AssayError": "assay.errors",
     "Claim": "assay.evidence",
     "Direction": "assay.direction",
@@ -35,12 +37,14 @@ _HOMES = {
     "Site": "assay.site",
     "Sites": "assay.sites",
 }
-_ROOMS = ("audit", "find", "verify")
+_ROOMS = ("audit", "edit", "find", "trace", "verify")
 
 __all__ = [
     "AssayError",
     "Claim",
+    "Delta",
     "Direction",
+    "Edit",
     "Intervention",
     "Model",
     "Pair",
@@ -53,10 +57,12 @@ __all__ = [
     "add",
     "audit",
     "clamp",
+    "edit",
     "find",
     "freeze",
     "noise",
     "patch",
+    "trace",
     "verify",
 ]
 

@@ -7,8 +7,8 @@ import hashlib
 import json
 import random
 import string
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ class Prompt:
 
     Attributes:
         text: what is said, with the spans filled in (of a chat: the user's message).
-        spans: ``(name, start, end)`` in characters of ``text``.
+        spans: ``(name, start, end)`` in characters of ``text``; of a tokenised prompt, in tokens.
         turns: earlier turns of a chat as ``(role, content)``; None for plain text.
         prefix: the first characters of the assistant's answer; only in a chat.
         tokens: token ids to use as they are, instead of the text; see `tokenized`.
@@ -44,18 +44,24 @@ class Prompt:
         if not isinstance(template, str):
             raise BadData(f"a prompt is text, not {template!r}", hint="for token ids use Prompt.tokenized([...])")
         text, marks = _fill(template, spans) if spans else (template, ())
-        self._set(text, marks, None, "")
+        self._set(text, marks, None, "", None)
 
-    def _set(self, text: str, spans: tuple[tuple[str, int, int], ...], turns: Any, prefix: str) -> None:
-        for name, value in (("text", text), ("spans", spans), ("turns", turns), ("prefix", prefix), ("tokens", None)):
-            object.__setattr__(self, name, value)
+    def _set(self, *values: Any) -> None:
+        for one, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, one.name, value)
 
     @classmethod
-    def tokenized(cls, tokens: Sequence[int]) -> Prompt:
-        """A prompt given as token ids: nothing is tokenised and no BOS is added."""
+    def tokenized(cls, tokens: Sequence[int], **spans: tuple[int, int]) -> Prompt:
+        """A prompt given as token ids: nothing is tokenised and no BOS is added. Spans are half-open intervals of tokens."""
         ids = tuple(int(token) for token in tokens)
-        prompt = cls(" ".join(map(str, ids)))
-        object.__setattr__(prompt, "tokens", ids)
+        for name, (start, end) in spans.items():
+            if not 0 <= start < end <= len(ids) or not _addressable(name):
+                raise BadData(
+                    f"a prompt of {len(ids)} tokens cannot have a span {name!r} from {start} to {end}",
+                    hint="spans are half-open intervals of tokens, with plain names: subject=(1, 3)",
+                )
+        prompt = cls.__new__(cls)
+        prompt._set(" ".join(map(str, ids)), tuple((name, *ends) for name, ends in spans.items()), None, "", ids)
         return prompt
 
     @classmethod
@@ -72,7 +78,7 @@ class Prompt:
         text, marks = _fill(user, spans) if spans else (user, ())
         turns = (*([("system", system)] if system is not None else []), *before)
         prompt = cls.__new__(cls)
-        prompt._set(text, marks, turns, prefix)
+        prompt._set(text, marks, turns, prefix, None)
         return prompt
 
     @classmethod
@@ -85,6 +91,24 @@ class Prompt:
         """SHA-256 of the content, the identity used against leaks between splits."""
         content = [self.text, self.turns, self.prefix, *([self.tokens] if self.tokens is not None else [])]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Prompt:
+        """The inverse of `to_json`."""
+        turns, tokens = state["turns"], state["tokens"]
+        prompt = cls.__new__(cls)
+        prompt._set(
+            state["text"],
+            tuple((name, start, end) for name, start, end in state["spans"]),
+            None if turns is None else tuple((role, content) for role, content in turns),
+            state["prefix"],
+            None if tokens is None else tuple(tokens),
+        )
+        return prompt
 
     def __str__(self) -> str:
         return self.text
@@ -167,6 +191,23 @@ class Pair:
     def swapped(self) -> Pair:
         """The same pair with its sides exchanged."""
         return replace(self, positive=self.negative, negative=self.positive)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Pair:
+        """The inverse of `to_json`."""
+        question, answers = state["question"], state["answers"]
+        return cls(
+            Prompt.from_json(state["positive"]),
+            Prompt.from_json(state["negative"]),
+            None if question is None else Prompt.from_json(question),
+            None if answers is None else (answers[0], answers[1]),
+            state["cluster"],
+            state["topic"],
+        )
 
 
 @dataclass(frozen=True)
@@ -286,6 +327,15 @@ class Pairs(Sequence[Pair]):
         """The pairs of these topics."""
         wanted = set(topics)
         return Pairs(tuple(pair for pair in self.items if pair.topic in wanted))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A JSON value that `from_json` reads back."""
+        return [pair.to_json() for pair in self.items]
+
+    @classmethod
+    def from_json(cls, state: Iterable[Mapping[str, Any]]) -> Pairs:
+        """The inverse of `to_json`."""
+        return cls(tuple(Pair.from_json(pair) for pair in state))
 
 
 def refuse_leak(used: frozenset[str], fresh: Iterable[Prompt], what: str) -> None:

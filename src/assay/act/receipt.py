@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from assay.act.rows import Row
 from assay.errors import NeverFired
@@ -30,6 +31,15 @@ class Receipt:
     before: float | None = None
     after: float | None = None
     length: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Receipt:
+        """The inverse of `to_json`."""
+        return cls(**state)
 
     def __str__(self) -> str:
         told = f"{self.row}: {self.what} touched {self.touched} tokens at {self.site}"

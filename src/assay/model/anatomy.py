@@ -26,6 +26,8 @@ class Anatomy:
         mlp_out: in a block, the module whose output the MLP adds to the stream.
         down: in a block, the projection whose input is the neurons (``mlp.act``); None with routed experts.
         attn: in a block, the attention module.
+        attn_in, mlp_in: in a block, the modules whose input is the stream as attention and the MLP read it (their norms,
+            or themselves where there is none); ``mlp_in`` is None where both read through one.
         parallel: attention and MLP read the same stream, so there is no ``mid``.
         softcap: name of the config field that caps the logits, if any.
     """
@@ -36,13 +38,18 @@ class Anatomy:
     mlp_out: str = "mlp"
     down: str | None = "mlp.down_proj"
     attn: str = "self_attn"
+    attn_in: str = "input_layernorm"
+    mlp_in: str | None = "post_attention_layernorm"
     parallel: bool = False
     softcap: str | None = None
 
 
 _LLAMA = Anatomy()
 _GEMMA = Anatomy(
-    attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm", softcap="final_logit_softcapping"
+    attn_out="post_attention_layernorm",
+    mlp_out="post_feedforward_layernorm",
+    mlp_in="pre_feedforward_layernorm",
+    softcap="final_logit_softcapping",
 )
 _EXPERTS = Anatomy(down=None)
 
@@ -54,7 +61,9 @@ ANATOMIES: dict[str, Anatomy] = {
     "phi3": _LLAMA,
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
-    "olmo2": Anatomy(attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm"),
+    "olmo2": Anatomy(
+        attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm", attn_in="self_attn", mlp_in="mlp"
+    ),
     "mixtral": _EXPERTS,
     "qwen2_moe": _EXPERTS,
     "gpt2": Anatomy(
@@ -64,6 +73,8 @@ ANATOMIES: dict[str, Anatomy] = {
         mlp_out="mlp",
         down="mlp.c_proj",
         attn="attn",
+        attn_in="ln_1",
+        mlp_in="ln_2",
     ),
     "gpt_neox": Anatomy(
         blocks="gpt_neox.layers",
@@ -79,6 +90,8 @@ ANATOMIES: dict[str, Anatomy] = {
         attn_out="attn.out_proj",
         down="mlp.fc_out",
         attn="attn",
+        attn_in="ln_1",
+        mlp_in=None,
         parallel=True,
     ),
     "opt": Anatomy(
@@ -87,6 +100,8 @@ ANATOMIES: dict[str, Anatomy] = {
         attn_out="self_attn.out_proj",
         mlp_out="fc2",
         down="fc2",
+        attn_in="self_attn_layer_norm",
+        mlp_in="final_layer_norm",
     ),
 }
 """By ``config.model_type``."""

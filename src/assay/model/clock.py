@@ -59,17 +59,18 @@ def foreign_positions(arguments: dict[str, Any]) -> Tensor:
 
 
 def masks(
-    config: Any, slots: Tensor, length: int, dtype: torch.dtype, device: torch.device
+    config: Any, queries: Tensor, keys: Tensor, dtype: torch.dtype, device: torch.device, seen: Tensor | bool = True
 ) -> Tensor | dict[str, Tensor]:
-    """Additive attention masks ``[row, 1, pos, slot]`` for queries at ``slots`` ``[row, pos]`` over ``length`` slots.
+    """Additive attention masks ``[row, 1, pos, slot]`` for queries at positions ``[row, pos]`` over keys at positions
+    ``[slot]``, of which ``seen`` ``[pos, slot]`` may be attended to.
 
     A dictionary by layer type where a model mixes full and sliding attention, as its forward pass expects.
     """
     config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
-    keys, queries = torch.arange(length), slots[:, :, None]
-    causal = keys <= queries
+    queries = queries[:, :, None]
+    causal = (keys <= queries) & seen
     sliding = causal & (keys > queries - window) if window else causal
 
     def additive(allowed: Tensor) -> Tensor:
@@ -142,12 +143,15 @@ class SlotCache(Cache):
 
         return cls([(room(layer), room(layer)) for layer in range(shape.layers)])
 
-    def advance(self, slots: Tensor) -> None:
-        """Say which slots ``[row, pos]`` the next forward pass writes."""
+    def advance(
+        self, slots: Tensor, config: Any, dtype: torch.dtype, device: torch.device
+    ) -> Tensor | dict[str, Tensor]:
+        """Say which slots ``[row, pos]`` the next forward pass writes; returns its attention masks."""
         first, last = int(slots.min()), int(slots.max())
         self.used = max(self.used, last + 1)
         level = bool((slots == slots[:1]).all()) and last - first + 1 == slots.shape[1]
         self.at = slice(first, last + 1) if level else slots.to(self.rows.device)
+        return masks(config, slots, torch.arange(self.used), dtype, device)
 
     def part(self, start: int, stop: int) -> SlotCache:
         """A view of some rows: what is written there is written here."""
@@ -169,3 +173,67 @@ class SlotCache(Cache):
             for mine, other in zip(self.pairs[index], source.pairs[index], strict=True):
                 mine[:, :, :length] = other[rows, :, :length]
         self.used = max(self.used, length)
+
+
+class BranchLayer(CacheLayerMixin):
+    """One layer of a `BranchCache`."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the tensors exist."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """The trunks' keys and values, then the branches' own; nothing is kept."""
+        assert self.keys is not None and self.values is not None
+        times = key_states.shape[0] // self.keys.shape[0]
+        return tuple(  # type: ignore[return-value]
+            torch.cat([trunk.repeat(times, 1, 1, 1), own], dim=2)
+            for trunk, own in ((self.keys, key_states), (self.values, value_states))
+        )
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys."""
+        return self.get_max_length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """The trunk's length."""
+        return self.get_max_length()
+
+    def get_max_length(self) -> int:
+        """The trunk's length."""
+        assert self.keys is not None
+        return int(self.keys.shape[2])
+
+
+class BranchCache(Cache):
+    """Keys and values of trunks, rows that have been run, for branches that leave them at some token.
+
+    A row of the pass holds several branches of one trunk one after the other. Each sees its trunk's tokens below its
+    first one, and itself. Row i belongs to trunk ``i % trunks``, however many rows there are.
+
+    Args:
+        trunks: their cache, filled.
+        firsts: where each branch leaves; it ends where the trunk does.
+    """
+
+    def __init__(self, trunks: SlotCache, firsts: Sequence[int]) -> None:
+        length = trunks.used
+        self.positions = torch.cat([torch.arange(first, length) for first in firsts])[None]
+        branch = torch.cat([torch.full((length - first,), index) for index, first in enumerate(firsts)])
+        below = torch.arange(length) < torch.tensor(firsts)[branch][:, None]
+        self.seen = torch.cat([below, branch[:, None] == branch], dim=1)
+        self.trunk = length
+        super().__init__(
+            layers=[BranchLayer(keys[:, :, :length], values[:, :, :length]) for keys, values in trunks.pairs]
+        )
+
+    def advance(
+        self, slots: Tensor, config: Any, dtype: torch.dtype, device: torch.device
+    ) -> Tensor | dict[str, Tensor]:
+        """The attention masks of the next forward pass, one for all rows."""
+        keys = torch.cat([torch.arange(self.trunk), self.positions[0]])
+        return masks(config, self.positions, keys, dtype, device, self.seen)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.act.compile import compile_program
 from assay.act.intervention import Intervention
@@ -89,6 +90,12 @@ class Core:
     def row(self, prompt: str | Prompt, name: str = "row", answer: str = "", room: int = 0) -> Row:
         """A prompt as a row of tokens."""
         row = encode(self.tokenizer, Prompt.of(prompt), name, answer, room)
+        if row.total > self._longest:
+            raise BadData(
+                f"the prompt {name!r} is longer than this model can read",
+                found=f"{row.total} tokens with what is to be generated; it has learned {self._longest} positions",
+                hint="shorten the prompt",
+            )
         known = self.hf.get_input_embeddings().num_embeddings
         if not 0 <= min(row.tokens) <= max(row.tokens) < known:
             raise BadData(
@@ -97,6 +104,15 @@ class Core:
                 hint="tokenise with this model's own tokenizer",
             )
         return row
+
+    @cached_property
+    def _longest(self) -> float:
+        """How many positions it has; infinite unless they are learned, one vector each."""
+        learned = any(
+            isinstance(module, nn.Embedding) and module is not self.hf.get_input_embeddings()
+            for module in self.hf.get_decoder().modules()
+        )
+        return self.hf.config.get_text_config().max_position_embeddings if learned else math.inf
 
     def rows(self, prompts: Sequence[str | Prompt], room: int = 0) -> list[Row]:
         """Several prompts as rows named "0", "1", … Raises `EmptyData` for none."""

@@ -61,7 +61,8 @@ def encode(tokenizer: Any, prompt: Prompt, name: str, answer: str = "", room: in
         extra = continuation(tokenizer, prompt, tokens, answer) if answer else ()
         if not tokens:
             raise EmptyData(f"the prompt {name!r} has no tokens", hint="give at least one token id")
-        return Row(name, (*tokens, *extra), len(tokens), {}, room)
+        spans = {mark: (start, end) for mark, start, end in prompt.spans}
+        return Row(name, (*tokens, *extra), len(tokens), spans, room)
     text, shift = render(tokenizer, prompt)
     tokens, offsets = _tokens(tokenizer, text, chat=prompt.turns is not None)
     if not tokens or (offsets and all(start == end for start, end in offsets)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.act.program import Place, Program
 from assay.model.anatomy import Anatomy, head_of, shape_of
-from assay.model.clock import SlotCache, columns, masks
+from assay.model.clock import BranchCache, SlotCache, columns
 from assay.model.hooks import Hooks, Tap
 
 
@@ -45,7 +45,6 @@ class Engine:
         self._body: nn.Module = hf.get_decoder()
         self._tuples = self.hooks.blocks_return_tuples(self._body, self.device)
 
-    @torch.no_grad()
     def forward(
         self,
         tokens: Tensor,
@@ -53,30 +52,32 @@ class Engine:
         *,
         program: Program | None = None,
         reads: Mapping[Place, Tap] | None = None,
-        cache: SlotCache | None = None,
+        cache: SlotCache | BranchCache | None = None,
         slots: Tensor | None = None,
         start: Start | None = None,
         end: int | None = None,
         scores: bool = False,
+        gradients: bool = False,
     ) -> Tensor:
         """Run right-padded rows ``[row, pos]``; ``positions`` are absolute, −1 for padding.
 
         Returns the normed final stream ``[row, pos, d_model]``, or with ``scores`` the logits ``[row, pos, vocab]``
         exactly as the model's own forward gives them. With neither cache nor start the call is the plain one,
-        so that without interventions every bit is the library's. ``slots`` are the cache's slots where they are not
+        so that without interventions every bit is the library's. What a tap of ``reads`` returns, unless None, goes on
+        in place of what it was shown. ``slots`` are the cache's slots where they are not
         simply the positions. Blocks from ``end`` on are left out: what is returned then is of no use.
         """
         arguments: dict[str, Any] = {"input_ids": tokens.to(self.device), "use_cache": False}
         if cache is not None:
             slots = columns(positions) if slots is None else slots
-            cache.advance(slots)
             arguments |= {
                 "use_cache": True,
                 "past_key_values": cache,
                 "position_ids": slots.to(self.device),
-                "attention_mask": masks(self.hf.config, slots, cache.used, self.dtype, self.device),
+                "attention_mask": cache.advance(slots, self.hf.config, self.dtype, self.device),
             }
         with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(gradients))
             stack.enter_context(self._driven())
             if start is not None or end is not None:
                 entry, stream = (start.entry, start.stream) if start else (0, None)
@@ -85,9 +86,12 @@ class Engine:
             output = (self.hf if scores else self._body)(**arguments)
         return output.logits if scores else output.last_hidden_state
 
-    @torch.no_grad()
-    def unembed(self, stream: Tensor) -> Tensor:
+    def unembed(self, stream: Tensor, gradients: bool = False) -> Tensor:
         """Scores ``[…, vocab]`` of a normed final stream ``[…, d_model]``."""
+        with torch.set_grad_enabled(gradients):
+            return self._unembed(stream)
+
+    def _unembed(self, stream: Tensor) -> Tensor:
         logits: Tensor = self._lm_head(stream)
         cap = getattr(self.hf.config.get_text_config(), self.anatomy.softcap, None) if self.anatomy.softcap else None
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -101,18 +105,18 @@ class Engine:
         return 2 * self.shape.layers * self.shape.kv_heads * self.shape.d_head * self.dtype.itemsize
 
     def _taps(self, program: Program | None, reads: Mapping[Place, Tap], positions: Tensor) -> dict[Place, Tap]:
-        """One tap per place: first what is written, then what is read."""
+        """One tap per place: first what the program writes, then what is read, or written by whoever reads it."""
         written: Sequence[Place] = list(program.groups) if program else []
-        rows, length = positions.shape
+        length = positions.shape[1]
 
         def at(place: Place) -> Tap:
             def tap(h: Tensor) -> Tensor | None:
                 # OPT's MLP sees its tokens without the row axis.
                 flat = h.dim() == 2
-                h = h.view(rows, length, -1) if flat else h
+                h = h.view(-1, length, h.shape[-1]) if flat else h
                 new = program.apply(place, h, positions) if program and place in program.groups else h
-                if place in reads:
-                    reads[place](new)
+                shown = reads[place](new) if place in reads else None
+                new = new if shown is None else shown
                 if new is h:
                     return None
                 return new.flatten(0, 1) if flat else new

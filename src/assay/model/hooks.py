@@ -76,6 +76,11 @@ class Hooks:
             self._on_output(stack, block, tap)
         elif part in ("attn.out", "mlp.out"):
             self._on_output(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
+        elif part in ("attn.in", "mlp.in"):  # no sites: copies of the stream, each with one reader
+            self._on_input(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
+        elif part == "mlp.down":  # no site either: in some families a norm stands between it and mlp.out
+            assert self.anatomy.down is not None
+            self._on_output(stack, module_at(block, self.anatomy.down), tap)
         elif part == "mlp.act":
             assert self.anatomy.down is not None
             self._on_input(stack, module_at(block, self.anatomy.down), tap)

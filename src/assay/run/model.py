@@ -10,6 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from assay.act.edit import Edit
 from assay.act.intervention import Condition, flat
 from assay.errors import BadData
 from assay.model.anatomy import Anatomy
@@ -19,6 +20,7 @@ from assay.model.selftest import SelfTest, self_test
 from assay.prompt import Prompt
 from assay.run.capture import Captured, Moments, capture, moments, shards
 from assay.run.drift import Drift, drift
+from assay.run.edited import edited, merged
 from assay.run.forward import Run, forward
 from assay.run.generate import Generation, Sampling, generate
 from assay.run.score import Answers, Scores, score
@@ -32,7 +34,7 @@ Text = str | Prompt
 class Model(Core):
     """A causal language model as Hugging Face has it, with named sites, interventions, and receipts.
 
-    Only `under` touches the model, and it gives it back. Weights and numerics are the library's own: without an
+    Only `under` and `edited` touch the model, and they give it back. Weights and numerics are the library's own: without an
     intervention, logits are bit-equal to those of transformers.
     """
 
@@ -217,6 +219,14 @@ class Model(Core):
     def under(self, *interventions: Condition) -> AbstractContextManager[Under]:
         """``with model.under(a, b):`` every run inside, and every call of ``model.hf`` itself, is under a, then b."""
         return under(self, flat([*interventions]))
+
+    def edited(self, *edits: Edit) -> AbstractContextManager[None]:
+        """``with model.edited(edit):`` other weights inside, the old ones after it, bit for bit."""
+        return edited(self, edits)
+
+    def merge(self, *edits: Edit, into: str | Path) -> Path:
+        """Write the model with these edits as a folder that transformers reads; this model stays as it is."""
+        return merged(self, edits, into)
 
     def chat(self, user: str, *, system: str | None = None, prefix: str = "", **spans: str) -> Prompt:
         """A chat prompt; see `Prompt.chat`."""

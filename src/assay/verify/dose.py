@@ -16,7 +16,7 @@ from assay.prompt import Prompt
 from assay.run.model import Model
 from assay.run.sweep import Progress
 from assay.site import Site
-from assay.verify.stats import dose_response, paired_effect
+from assay.stats import dose_response, paired_effect
 from assay.verify.verdict import DoseResponse, Sufficiency
 
 Array = NDArray[np.float64]

@@ -12,6 +12,7 @@ from assay.act.intervention import Condition, Intervention, ablate, flat
 from assay.run.score import score
 from assay.run.sweep import Progress
 from assay.site import Site
+from assay.stats import dose_slopes
 from assay.verify import controls as make
 from assay.verify.controls import Sides
 from assay.verify.dose import directed, equal_kl, pushes
@@ -19,7 +20,6 @@ from assay.verify.ready import Case
 from assay.verify.rule import GATES
 from assay.verify.search import Spot
 from assay.verify.specificity import wrong_layer, wrong_position
-from assay.verify.stats import dose_slopes
 from assay.verify.verdict import ConceptShare, Cost, Missing
 
 Array = NDArray[np.float64]

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from assay.errors import Unwritable
-from assay.verify.stats import Interval
-
-_BLUE, _VERMILLION, _INK = "#2583c4", "#d55e00", "#333333"  # Okabe and Ito, the blue a little lighter
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "assay",
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "figure.constrained_layout.use": True,
-}
+from assay.figure import BLUE, INK, VERMILLION, save, styled, svg, titled
+from assay.stats import Interval
 
 
 def draw(
@@ -41,37 +22,27 @@ def draw(
     curve: tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]],
 ) -> Path:
     """Write the figure as SVG: the same bytes for the same numbers. Raises `Unwritable`."""
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the caller set
-        mpl.rcParams.update(_STYLE)
+    with styled():
         canvas = Figure(figsize=(9, 1.6 + 0.62 * max(3, len(nulls))))
         left, right = canvas.subplots(1, 2, width_ratios=(3, 2))
         _nulls(left, observed, nulls)
         _curve(right, *curve)
-        canvas.suptitle(
-            textwrap.shorten(title, 90, placeholder=" …"), x=0.01, ha="left", fontsize=11, fontweight="bold"
-        )
-        try:
-            canvas.savefig(path, format="svg", metadata={"Date": None})
-        except OSError as error:
-            raise Unwritable(
-                f"{str(path)!r} cannot be written", found=str(error), hint="give a folder that exists"
-            ) from error
-    return path
+        titled(canvas, title)
+        return save(path, svg(canvas))
 
 
 def _nulls(axes: Axes, observed: Interval, nulls: Mapping[str, tuple[Sequence[float], float | None]]) -> None:
     everything = np.concatenate([[0, observed.low, observed.high], *(values for values, _ in nulls.values())])
     edges = np.linspace(everything.min(), everything.max() or 1, 61)
-    axes.axvspan(observed.low, observed.high, color=_VERMILLION, alpha=0.15, linewidth=0)
-    axes.axvline(observed.value, color=_VERMILLION, linewidth=2)
+    axes.axvspan(observed.low, observed.high, color=VERMILLION, alpha=0.15, linewidth=0)
+    axes.axvline(observed.value, color=VERMILLION, linewidth=2)
     for row, (name, (values, p)) in enumerate(reversed(list(nulls.items()))):
         counts, _ = np.histogram(values, edges)
         step = min(0.1, 0.62 / max(1, counts.max()))
         x = np.repeat((edges[:-1] + edges[1:]) / 2, counts)
         y = [row + step * (place + 0.5) for count in counts for place in range(count)]
-        axes.scatter(x, y, s=12, color=_BLUE, alpha=0.75, linewidths=0)
-        axes.axhline(row, color=_INK, alpha=0.35, linewidth=0.8)
+        axes.scatter(x, y, s=12, color=BLUE, alpha=0.75, linewidths=0)
+        axes.axhline(row, color=INK, alpha=0.35, linewidth=0.8)
         told = f"{name} · {len(values)} draws" + ("" if p is None else f" · p {p:.3g}")
         axes.text(0, row + 0.76, told, transform=axes.get_yaxis_transform(), fontsize=9)
     axes.set_ylim(-0.05, max(1, len(nulls)))
@@ -83,9 +54,9 @@ def _nulls(axes: Axes, observed: Interval, nulls: Mapping[str, tuple[Sequence[fl
 def _curve(
     axes: Axes, doses: Sequence[float], means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
 ) -> None:
-    axes.axhline(0, color=_INK, alpha=0.35, linewidth=0.8)
-    axes.axvline(0, color=_INK, alpha=0.35, linewidth=0.8)
-    axes.fill_between(doses, lows, highs, color=_VERMILLION, alpha=0.15, linewidth=0)
-    axes.plot(doses, means, color=_VERMILLION, marker="o", markersize=4.5)
+    axes.axhline(0, color=INK, alpha=0.35, linewidth=0.8)
+    axes.axvline(0, color=INK, alpha=0.35, linewidth=0.8)
+    axes.fill_between(doses, lows, highs, color=VERMILLION, alpha=0.15, linewidth=0)
+    axes.plot(doses, means, color=VERMILLION, marker="o", markersize=4.5)
     axes.set_xlabel("dose")
     axes.set_ylabel("change of score, nats")

@@ -21,11 +21,11 @@ from assay.registry import fit_of, lookup
 from assay.run.drift import halves
 from assay.run.model import Model
 from assay.site import Site
+from assay.stats import least_draws
 from assay.verify.controls import Formula, cluster_codes
 from assay.verify.dose import mirrored
 from assay.verify.rule import GATES
 from assay.verify.search import Spot, spots
-from assay.verify.stats import least_draws
 from assay.verify.verdict import Missing
 
 CONTROLS = {"random": 59, "covariance": 59, "shuffled": 39, "orthogonal": 16}

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.verify.stats import Effect, items_needed, minimum_detectable_effect
+from assay.stats import Effect, items_needed, minimum_detectable_effect
 from assay.verify.verdict import ConceptShare, Control, Missing, Power, Word
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from assay.act.rows import Row
 from assay.errors import NoSuchPosition
 from assay.run.model import Model
 from assay.site import Site
-from assay.verify.stats import Effect, paired_effect
+from assay.stats import Effect, paired_effect
 from assay.verify.verdict import Missing
 
 Array = NDArray[np.float64]

@@ -16,13 +16,7 @@ from assay.provenance import Provenance, jsonable, versions
 from assay.run.model import Model
 from assay.run.score import score as score_cells
 from assay.run.sweep import Progress
-from assay.verify.dose import pushes, response, sufficiency
-from assay.verify.experiment import Bench, Drawn, ablations, draw, elsewhere, here, run, statistics
-from assay.verify.ready import FEW_SHUFFLED, Case, ready
-from assay.verify.rule import bar, decide, power
-from assay.verify.specificity import beyond
-from assay.verify.stability import split_half
-from assay.verify.stats import (
+from assay.stats import (
     Effect,
     bootstrap_interval,
     max_statistic_p,
@@ -30,6 +24,12 @@ from assay.verify.stats import (
     permutation_p,
     sign_flip_p,
 )
+from assay.verify.dose import pushes, response, sufficiency
+from assay.verify.experiment import Bench, Drawn, ablations, draw, elsewhere, here, run, statistics
+from assay.verify.ready import FEW_SHUFFLED, Case, ready
+from assay.verify.rule import bar, decide, power
+from assay.verify.specificity import beyond
+from assay.verify.stability import split_half
 from assay.verify.verdict import Control, Missing, Necessity, SideEffect, Stability, Verdict
 
 Array = NDArray[np.float64]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from assay.provenance import Provenance
+from assay.stats import Effect, Interval, Trend
 from assay.verify.plot import draw
-from assay.verify.stats import Effect, Interval, Trend
 
 Word = Literal["holds", "does not hold", "undecided"]
 

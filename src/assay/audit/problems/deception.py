@@ -21,7 +21,7 @@ from assay.audit import Audited, Claim, Plan, Threat, audit
 from assay.audit.problems.truth import lies, moves, represents  # noqa: F401 (importing them registers the measures)
 from assay.audit.problems.truth.statements import instructions
 from assay.errors import BadData
-from assay.verify.stats import least_draws
+from assay.stats import least_draws
 
 DATA = Path(__file__).with_name("data")
 PROBLEM = "deception"

@@ -18,7 +18,7 @@ from assay.audit.problems.truth import shown, told
 from assay.audit.problems.truth.readout import Array
 from assay.audit.problems.truth.said import CONDITIONS, PRIMARY, REWORDED, Said, What, everything_said
 from assay.audit.problems.truth.say import DICTATED, NEUTRAL
-from assay.verify.stats import equivalence_p, holm, paired_effect, permutation_p, sign_flip_p
+from assay.stats import equivalence_p, holm, paired_effect, permutation_p, sign_flip_p
 
 ALPHA = 0.05
 MATTERS = 0.10

@@ -31,7 +31,7 @@ from assay.direction import Direction
 from assay.evidence.entry import Verdict as Word
 from assay.model.core import Core
 from assay.prompt import Pair, Pairs, Prompt
-from assay.verify.stats import minimum_detectable_effect, paired_effect
+from assay.stats import minimum_detectable_effect, paired_effect
 from assay.verify.verdict import Missing, Verdict
 
 DOSES = (0.05, 0.1, 0.15, 0.2, 0.3)

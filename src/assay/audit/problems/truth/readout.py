@@ -118,7 +118,7 @@ def areas(scores: Array, truth: Mask, topics: Codes) -> Array:
 
 
 def weighted_areas(values: Array, weights: Array) -> Array:
-    """A statistic for `assay.verify.stats.bootstrap_interval`: the AUROC of the first column, averaged over topics,
+    """A statistic for `assay.stats.bootstrap_interval`: the AUROC of the first column, averaged over topics,
     minus that of the second where there is one more.
 
     ``values [n, (score, [other score,] truth, topic)]``, ``weights [draws, n]``, to ``[draws]``.

@@ -23,7 +23,7 @@ from assay.audit.problems.truth.decode import (
     splits_of,
 )
 from assay.audit.problems.truth.readout import METHODS, REGIONS, Array, Labelled, search
-from assay.verify.stats import Interval, holm, permutation_p
+from assay.stats import Interval, holm, permutation_p
 
 ALPHA = 0.05
 CHANCE = 0.5

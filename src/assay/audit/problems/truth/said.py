@@ -14,7 +14,7 @@ from assay.audit.problems.truth.readout import Array
 from assay.audit.problems.truth.replies import cost
 from assay.audit.problems.truth.say import DICTATED, NEUTRAL, choose_readout, say, test_couples
 from assay.audit.problems.truth.statements import asked, instructions, reply
-from assay.verify.stats import Interval, holm, items_needed, sign_flip_p
+from assay.stats import Interval, holm, items_needed, sign_flip_p
 
 What = Literal["odds", "says_false", "marks_true", "lies"]
 

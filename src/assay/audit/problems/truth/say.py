@@ -28,7 +28,7 @@ from assay.audit.problems.truth.statements import (
     turn,
 )
 from assay.prompt import Prompt
-from assay.verify.stats import auroc
+from assay.stats import auroc
 
 NEUTRAL, DICTATED = "neutral", "dictated"
 _DICTATE = "Say exactly this: {statement}"

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from assay.audit import BarFigure, Control, Effect, Series
 from assay.audit.problems.truth.readout import Labelled, Mask, weighted_areas
 from assay.model.core import Core
-from assay.verify.stats import Interval, bootstrap_interval, clopper_pearson, minimum_detectable_effect, paired_effect
+from assay.stats import Interval, bootstrap_interval, clopper_pearson, minimum_detectable_effect, paired_effect
 
 Array = NDArray[np.float64]
 
