@@ -168,7 +168,7 @@ class _Search:
                 loss = self._loss(delta) + way.decay * delta.norm() / length**2
             if progress:
                 progress(step + 1, way.steps)
-            if float(loss) < way.enough or step == way.steps - 1:
+            if loss.item() < way.enough or step == way.steps - 1:
                 break
             (slope,) = torch.autograd.grad(loss, [delta])
             delta.grad = torch.nan_to_num(slope)  # the norm has no slope at 0
