@@ -332,7 +332,9 @@ def test_a_prompt_longer_than_the_positions_that_were_learned(family: str, token
         lambda: learned.generate(Prompt.tokenized([5] * 250), tokens=8),
         lambda: learned.score(Prompt.tokenized([5] * 256), "abc"),
     ):
-        with pytest.raises(BadData, match="longer than this model can read\n\n  found     25[78]|259 tokens"):
+        with pytest.raises(
+            BadData, match="longer than this model can read\n\n  found     25[0-9] tokens with its answer"
+        ):
             call()
 
 

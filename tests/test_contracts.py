@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from assay import Direction, Intervention, Model, Prompt, Site, ablate, add, clamp, freeze, noise, patch
 from assay.act.compile import compile_program
 from assay.act.program import Program
+from assay.act.receipt import Receipt
 from assay.act.rows import Row
 from assay.errors import NeverFired, NoSuchRow, NoSuchSite, SelfTestFailed
 from assay.model.anatomy import ANATOMIES, Anatomy

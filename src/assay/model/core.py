@@ -90,12 +90,7 @@ class Core:
     def row(self, prompt: str | Prompt, name: str = "row", answer: str = "", room: int = 0) -> Row:
         """A prompt as a row of tokens."""
         row = encode(self.tokenizer, Prompt.of(prompt), name, answer, room)
-        if row.total > self._longest:
-            raise BadData(
-                f"the prompt {name!r} is longer than this model can read",
-                found=f"{row.total} tokens with what is to be generated; it has learned {self._longest} positions",
-                hint="shorten the prompt",
-            )
+        self.refuse_long(row)
         known = self.hf.get_input_embeddings().num_embeddings
         if not 0 <= min(row.tokens) <= max(row.tokens) < known:
             raise BadData(
@@ -104,6 +99,15 @@ class Core:
                 hint="tokenise with this model's own tokenizer",
             )
         return row
+
+    def refuse_long(self, row: Row) -> None:
+        """Raise `BadData` where more tokens would be fed than the model has learned positions."""
+        if row.fed > self._longest:
+            raise BadData(
+                f"the prompt {row.name!r} is longer than this model can read",
+                found=f"{row.fed} tokens with its answer; it has learned {self._longest} positions",
+                hint="shorten the prompt",
+            )
 
     @cached_property
     def _longest(self) -> float:

@@ -180,6 +180,7 @@ def _rows(
             if key not in known:
                 known[key] = len(rows)
                 rows.append(Row(str(len(rows)), (*row.tokens, *tokens[:-1]), row.prompt, row.spans, room=1))
+                core.refuse_long(rows[-1])
             reads += [
                 _Read(number, choice, known[key], row.prompt - 1 + step, token) for step, token in enumerate(tokens)
             ]
