@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -71,6 +72,30 @@ def family(request: pytest.FixtureRequest) -> str:
 def tokenizer() -> PreTrainedTokenizerFast:
     """The tiny models' tokenizer: bytes and a few words, a BOS of its own, a chat template."""
     return tiny_models.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny: Callable[[str], PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> Callable[[str], Model]:
+    """``loaded("llama")``: the shared model of a family as a `Model`, which keeps its typical norms from test to test."""
+    from assay import Model
+
+    @functools.cache
+    def get(family: str) -> Model:
+        return Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
+
+    return get
+
+
+@pytest.fixture
+def model(family: str, loaded: Callable[[str], Model]) -> Model:
+    """Of every supported family in turn."""
+    return loaded(family)
+
+
+@pytest.fixture(scope="session")
+def llama(loaded: Callable[[str], Model]) -> Model:
+    """Of the plainest family."""
+    return loaded("llama")
 
 
 @pytest.fixture(scope="session")

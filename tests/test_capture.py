@@ -11,13 +11,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from assay import Model, Prompt, Site, ablate, add
 from assay.errors import BadData, BadSite, EmptyData, NeverFired, NoSuchPosition, NoSuchSite, Unwritable
 from assay.run.capture import Moments
 
-Tiny = Callable[[str], PreTrainedModel]
 PROMPTS = [
     Prompt("true or false: the {s} of Berlin is", s="capital city"),
     Prompt("A {s}", s="Tower"),
@@ -25,19 +23,6 @@ PROMPTS = [
     Prompt("I love the {s}", s="Tower"),
     Prompt("not a {s}", s="Tower"),
 ]
-_MODELS: dict[str, Model] = {}
-
-
-@pytest.fixture
-def model(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    if family not in _MODELS:
-        _MODELS[family] = Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
-    return _MODELS[family]
-
-
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
 
 
 def places(model: Model) -> list[str]:

@@ -149,7 +149,14 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_leaves_a_run_that_goes_on(
 def in_terminal(arguments: list[str], press: str) -> tuple[str, int]:
     """What a command writes to a terminal, and its exit code; Ctrl-C is pressed when ``press`` is on the screen."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "OMP_NUM_THREADS": "1", "TOY_LOG": os.devnull}
+    environment = {
+        **os.environ,
+        "COLUMNS": "100",
+        "TERM": "xterm",
+        "OMP_NUM_THREADS": "1",
+        "TOY_LOG": os.devnull,
+        "TOY_SECONDS": "0.2",
+    }
     command = [sys.executable, "-c", "from assay.cli import main; main()", *arguments]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT)
     os.close(theirs)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from assay import Direction, Intervention, Model, Prompt, Site, ablate, add, clamp, freeze, noise, patch
@@ -27,23 +27,9 @@ from assay.provenance import Provenance
 from assay.sites import Shape
 from tests.tiny import tiny as fresh
 
-Tiny = Callable[[str], PreTrainedModel]
 FACT = "The Eiffel Tower is in the city of"
 OTHER = "I love Paris because not a"
 ROUTED = ("mixtral", "qwen2_moe")  # an expert's tokens are summed together, so neighbours differ by rounding
-_MODELS: dict[str, Model] = {}
-
-
-@pytest.fixture
-def model(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    if family not in _MODELS:
-        _MODELS[family] = Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
-    return _MODELS[family]
-
-
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
 
 
 def places(model: Model, layer: int = 1) -> list[Site]:

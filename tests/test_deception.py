@@ -307,11 +307,6 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
-
-
 def outcomes(ledger: Ledger) -> dict[str, Outcome]:
     keys = {claim.digest: claim.key for claim in (entry.read(Claim) for entry in ledger.entries("claim"))}
     return {keys[one.claim]: one for one in (entry.read(Outcome) for entry in ledger.entries("outcome"))}

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from assay import Model, trace
 from assay.errors import BadDose, NoSuchSite
 from assay.trace.edges import Ports
 from tests.test_trace import linear_model, pairs_of
 
-Tiny = Callable[[str], PreTrainedModel]
 METRIC: Any = dict(metric=lambda logits: logits[..., 7] - logits[..., 9])
-_MODELS: dict[str, Model] = {}
-
-
-@pytest.fixture
-def model(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    if family not in _MODELS:
-        _MODELS[family] = Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
-    return _MODELS[family]
-
-
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
 
 
 def every(model: Model, heads: bool = True) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from assay import Intervention, Model, Prompt, Sampling, ablate, add, clamp, noise, patch
 from assay.act.intervention import flat
@@ -22,7 +22,6 @@ from assay.run.forward import forward
 from assay.run.generate import _argmax, _Drawing
 from tests.tiny import tiny as fresh
 
-Tiny = Callable[[str], PreTrainedModel]
 PROMPTS = [
     Prompt("true or false: the {s} of Berlin is", s="capital city"),
     Prompt("The {s} is in the city of", s="Eiffel Tower"),
@@ -31,19 +30,6 @@ PROMPTS = [
 ]
 ANSWERS = [" Paris", " Rome and Paris", " not in Rome"]
 TOKENS = 6
-_MODELS: dict[str, Model] = {}
-
-
-@pytest.fixture
-def model(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    if family not in _MODELS:
-        _MODELS[family] = Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
-    return _MODELS[family]
-
-
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
 
 
 def vector(model: Model, place: str, seed: int = 0, *shape: int) -> Tensor:

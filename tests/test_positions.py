@@ -11,20 +11,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from assay import Intervention, Model, Prompt, ablate, add, noise, patch
 from assay.errors import BadSite, NeverFired
 from assay.model.anatomy import module_at
 
-Tiny = Callable[[str], PreTrainedModel]
 TEXTS = (
     "The Eiffel Tower is in the city of",
     "I love Paris",
     "true or false: the capital of Berlin is",
 )  # 11, 4, 14 tokens
 ANSWER = 7  # tokens; prompt and answer together reach beyond the tiny models' window of 12
-_MODELS: dict[str, Model] = {}
 
 # How a position reads, and what it names in a row of `prompt` + further tokens.
 POSITIONS: dict[str, Callable[[int, int], bool]] = {
@@ -38,18 +35,6 @@ POSITIONS: dict[str, Callable[[int, int], bool]] = {
     "2:4": lambda at, prompt: 2 <= at < 4,
     "3:": lambda at, prompt: at >= 3,
 }
-
-
-@pytest.fixture
-def model(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    if family not in _MODELS:
-        _MODELS[family] = Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
-    return _MODELS[family]
-
-
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
 
 
 def vector(seed: int = 0, width: int = 32) -> Tensor:

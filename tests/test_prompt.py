@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from assay import Pair, Pairs, Prompt
 from assay.errors import BadData, EmptyData, LeakedData, NoSuchPosition
 from assay.model.encode import continuation, encode
-from assay.prompt import refuse_leak
+from assay.pairs import refuse_leak
 from tests.tiny import tokenizer as make_tokenizer
 
 
@@ -342,3 +343,14 @@ def test_the_answer_letter_protocol(tokenizer: PreTrainedTokenizerFast) -> None:
     assert pair.question is not None
     assert _texts(tokenizer, pair.question, "B")[-3:] == ["<|assistant|>", "(", "B"]
     assert pair.swapped().positive == pair.negative
+
+
+def test_a_text_before_a_prompt_moves_its_spans_along() -> None:
+    after = Prompt("The {subject} is", subject="Tower").after("Note. ")
+    ((name, start, end),) = after.spans
+    assert (after.text, name, after.text[start:end]) == ("Note. The Tower is", "subject", "Tower")
+    turns: Any = [("user", "a"), ("assistant", "b")]
+    chat = Prompt.chat("Is it?", system="You are.", before=turns, prefix="(").after("Be.\n\n")
+    assert chat == Prompt.chat("Be.\n\nIs it?", system="You are.", before=turns, prefix="(")
+    with pytest.raises(BadData, match="given as tokens: 'Be honest.'"):
+        Prompt.tokenized([1, 2]).after("Be honest.\n\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from assay import Model, Prompt, patch, trace
 from assay.errors import BadData, BadDose, EmptyData, NoSuchPosition, NoSuchSite, Unwritable
@@ -21,22 +20,8 @@ from assay.trace.causal import PARTS, _drawn, _spread, _window
 from assay.trace.traced import BUCKETS
 from tests.tiny import tiny as fresh
 
-Tiny = Callable[[str], PreTrainedModel]
 FACT = Prompt("The {subject} is in", subject="Eiffel Tower")
 ONE, OTHER = Prompt.tokenized([5, 7]), Prompt.tokenized([5, 9])
-_MODELS: dict[str, Model] = {}
-
-
-@pytest.fixture
-def model(family: str, tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    if family not in _MODELS:
-        _MODELS[family] = Model.load(tiny(family), tokenizer=tokenizer, selftest=False)
-    return _MODELS[family]
-
-
-@pytest.fixture(scope="module")
-def llama(tiny: Tiny, tokenizer: PreTrainedTokenizerFast) -> Model:
-    return Model.load(tiny("llama"), tokenizer=tokenizer, selftest=False)
 
 
 def parts(model: Model) -> list[str]:
@@ -68,7 +53,7 @@ def test_every_cell_is_that_of_the_naive_loop(model: Model, severed: Any) -> Non
     for sample in range(2):
         row = model.row(FACT)
         embed = trunks(model, torch.tensor([row.tokens]), []).below(0)[0].clone()
-        noise = one.deviation * _drawn(row, seed, 2, one.subject[1] - one.subject[0], embed[None])
+        noise = one.deviation * _drawn(row, seed, (2, one.subject[1] - one.subject[0], model.shape.d_model))
         embed[slice(*one.subject)] += noise[sample]
         hurt = patch("embed @ all", source=embed)
         embed_of[sample] = model.run(FACT, under=hurt, read=[f"{site} @ all" for site in sites])
@@ -234,11 +219,11 @@ def test_attribution_is_the_slope_of_patching(model: Model) -> None:
 
 
 def test_noise_is_paired_over_cells_and_differs_between_prompts(llama: Model) -> None:
-    like = torch.zeros(1, 1, 32)
+    size = 3, 4, 32
     row, other = llama.row(FACT), llama.row(Prompt("A {subject} is in", subject="Eiffel Tower"))
-    assert torch.equal(_drawn(row, 0, 3, 4, like), _drawn(row, 0, 3, 4, like))
-    assert not torch.equal(_drawn(row, 0, 3, 4, like), _drawn(row, 1, 3, 4, like))
-    assert not torch.equal(_drawn(row, 0, 3, 4, like), _drawn(other, 0, 3, 4, like))
+    assert torch.equal(_drawn(row, 0, size), _drawn(row, 0, size))
+    assert not torch.equal(_drawn(row, 0, size), _drawn(row, 1, size))
+    assert not torch.equal(_drawn(row, 0, size), _drawn(other, 0, size))
 
 
 def test_the_unit_of_noise(model: Model) -> None:
@@ -338,7 +323,7 @@ def test_a_trace_survives_json_and_draws_itself(llama: Model, tmp_path: Path) ->
         (FACT, dict(restore="mid"), NoSuchSite, "tracing restores no 'mid'"),
         (FACT, dict(samples=0), BadDose, "samples=0"),
         (FACT, dict(noise=float("nan")), BadDose, "noise=nan"),
-        (FACT, dict(answer="the city of Paris"), BadData, "tokens; tracing reads the probability of one"),
+        (FACT, dict(answer="the city of Paris"), BadData, "tokens; one is read"),
     ],
 )
 def test_what_cannot_be_traced(llama: Model, prompt: Prompt, more: Any, error: type[Exception], text: str) -> None:
@@ -361,7 +346,7 @@ def test_an_answer_that_the_model_does_not_give(llama: Model) -> None:
         ("The Tower", "The Tower is", {}, BadData, "do not pair up"),
         (["The Tower"], ["The city", "a"], {}, BadData, "do not pair up"),
         (ONE, OTHER, dict(answers=("a", "b"), metric=lambda x: x[..., 0]), BadData, "one measure"),
-        (ONE, OTHER, dict(answers=("a", "the city of")), BadData, "is not one token"),
+        (ONE, OTHER, dict(answers=("a", "the city of")), BadData, "has 5 tokens; one is read"),
         (ONE, OTHER, dict(at="logits"), NoSuchSite, "cannot be patched in a grid"),
         (ONE, OTHER, dict(mode="both"), BadData, "there is no mode 'both'"),
         (ONE, OTHER, dict(at="L99.resid"), NoSuchSite, "this model has no L99.resid"),

@@ -36,7 +36,6 @@ from assay.verify.rule import bar, decide, power
 from assay.verify.search import _recorded, reading, spots
 from assay.verify.specificity import wrong_layer, wrong_position
 from assay.verify.stability import split_half
-from assay.verify.trial import instructed
 from assay.verify.verdict import ConceptShare, Control, Missing
 from calibration.planted import Planted, planted
 from tests.tiny import tiny, tokenizer
@@ -125,7 +124,7 @@ def test_the_prompt_alone(organism: Planted, verdict: Verdict) -> None:
     questions = [pair.question for pair in organism.test if pair.question]
     natural, told = (
         organism.model.score(asked, (" yes", " no")).difference[:, 0]
-        for asked in (questions, [instructed(question, "so about9") for question in questions])
+        for asked in (questions, [question.after("so about9\n\n") for question in questions])
     )
     assert not isinstance(verdict.prompt_baseline, Missing)
     assert math.isclose(verdict.prompt_baseline.value, (told - natural).mean(), abs_tol=1e-5)
@@ -467,18 +466,6 @@ def test_the_crossing_of_a_quadratic_is_exact() -> None:
         assert math.isclose(_crossing(strengths**2, budget), math.sqrt(budget))
     assert _crossing(strengths**2, 9) == 2
     assert _crossing(np.zeros(5), 0.1) == 2
-
-
-def test_an_instruction_stands_before_the_question() -> None:
-    assert instructed(Prompt("Is it?"), "Be honest.").text == "Be honest.\n\nIs it?"
-    chat = instructed(
-        Prompt.chat("Is it?", system="You are.", before=[("user", "a"), ("assistant", "b")], prefix="("), "Be."
-    )
-    assert chat == Prompt.chat(
-        "Be.\n\nIs it?", system="You are.", before=[("user", "a"), ("assistant", "b")], prefix="("
-    )
-    with pytest.raises(BadData, match="takes no instruction"):
-        instructed(Prompt.tokenized([1, 2]), "Be honest.")
 
 
 def test_a_control_left_out_leaves_it_undecided(organism: Planted, concept: Direction) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from assay.direction import Direction
     from assay.errors import AssayError
     from assay.evidence import Claim
-    from assay.prompt import Pair, Pairs, Prompt
+    from assay.pairs import Pair, Pairs
+    from assay.prompt import Prompt
     from assay.run.generate import Sampling
     from assay.run.model import Model
     from assay.site import Site
@@ -32,7 +33,8 @@ _HOMES = {
     "Claim": "assay.evidence",
     "Direction": "assay.direction",
     "Model": "assay.run.model",
-    **dict.fromkeys(("Pair", "Pairs", "Prompt"), "assay.prompt"),
+    **dict.fromkeys(("Pair", "Pairs"), "assay.pairs"),
+    "Prompt": "assay.prompt",
     "Sampling": "assay.run.generate",
     "Site": "assay.site",
     "Sites": "assay.sites",

@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from assay.errors import BadVector, CorruptFile, ModelMismatch, Unwritable
+from assay import tensorfile
+from assay.errors import BadVector, ModelMismatch
 from assay.provenance import Provenance, digest_of
 from assay.site import Site
-
-_FORMAT = "assay-direction-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,37 +147,14 @@ class Direction:
 
     def save(self, path: str | Path) -> Path:
         """Write vector and provenance to a ``.safetensors`` file. Raises `Unwritable`."""
-        path = Path(path)
         state = self.to_json()
         del state["vector"]
-        try:
-            save_file({"vector": self.vector}, path, metadata={"format": _FORMAT, "direction": json.dumps(state)})
-        except (OSError, SafetensorError) as error:
-            raise Unwritable(
-                f"{str(path)!r} cannot be written", found=str(error), hint="give a folder that exists and is writable"
-            ) from error
-        return path
+        return tensorfile.save(path, "direction", {"vector": self.vector}, state)
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> Direction:
         """Read what `save` wrote. With ``model``, refuse another one (`ModelMismatch`). Raises `CorruptFile`."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise CorruptFile(
-                        f"{str(path)!r} holds no direction",
-                        found=f"format {metadata.get('format')!r}",
-                        hint="give a file that Direction.save wrote",
-                    )
-                state = {**json.loads(metadata["direction"]), "vector": file.get_tensor("vector")}
-                direction = cls._from(state)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CorruptFile(
-                f"{str(path)!r} does not read as a direction",
-                found=str(error),
-                hint="the file was cut short or altered; save it again",
-            ) from error
+        direction = tensorfile.load(path, "direction", lambda tensors, state: cls._from({**state, **tensors}))
         if model is not None:
             direction.check(model.fingerprint)
         return direction

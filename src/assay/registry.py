@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from assay.errors import BadData, nearest
-from assay.prompt import Pairs, Prompt
+from assay.pairs import Pairs
+from assay.prompt import Prompt
 from assay.provenance import Provenance, jsonable, versions
 from assay.site import Site
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from assay.errors import BadVector, CorruptFile, ModelMismatch, Unwritable
+from assay import tensorfile
+from assay.errors import BadVector, ModelMismatch
 from assay.provenance import Provenance, digest_of
-
-_FORMAT = "assay.edit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,43 +93,22 @@ class Edit:
 
     def save(self, path: str | Path) -> Path:
         """Write factors and provenance to a ``.safetensors`` file. Raises `Unwritable`."""
-        path = Path(path)
         tensors = {
             f"{name}|{side}": getattr(one, side) for name, one in self.deltas.items() for side in ("left", "right")
         }
         told = {"provenance": self.provenance.model_dump(mode="json"), "aims": list(self.aims)}
-        try:
-            save_file(tensors, path, metadata={"format": _FORMAT, "edit": json.dumps(told)})
-        except (OSError, SafetensorError) as error:
-            raise Unwritable(
-                f"{str(path)!r} cannot be written", found=str(error), hint="give a folder that exists and is writable"
-            ) from error
-        return path
+        return tensorfile.save(path, "edit", tensors, told)
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> Edit:
         """Read what `save` wrote. With ``model``, refuse another one (`ModelMismatch`). Raises `CorruptFile`."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise CorruptFile(
-                        f"{str(path)!r} holds no edit",
-                        found=f"format {metadata.get('format')!r}",
-                        hint="give a file that Edit.save wrote",
-                    )
-                told = json.loads(metadata["edit"])
-                names = dict.fromkeys(key.rpartition("|")[0] for key in file.keys())  # noqa: SIM118 - no mapping
-                deltas = {
-                    name: Delta(*(file.get_tensor(f"{name}|{side}") for side in ("left", "right"))) for name in names
-                }
-                edit = cls(deltas, Provenance.model_validate(told["provenance"]), tuple(told["aims"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CorruptFile(
-                f"{str(path)!r} does not read as an edit",
-                found=str(error),
-                hint="the file was cut short or altered; save it again",
-            ) from error
+
+        def read(tensors: dict[str, Tensor], told: dict[str, Any]) -> Edit:
+            names = dict.fromkeys(key.rpartition("|")[0] for key in tensors)
+            deltas = {name: Delta(tensors[f"{name}|left"], tensors[f"{name}|right"]) for name in names}
+            return cls(deltas, Provenance.model_validate(told["provenance"]), tuple(told["aims"]))
+
+        edit = tensorfile.load(path, "edit", read)
         if model is not None:
             edit.check(model.fingerprint)
         return edit

@@ -168,7 +168,7 @@ def _identity(name: str, threats: Sequence[Threat], arguments: object, data: dic
 
 def _loaded(source: Source) -> Model:
     if source is None or isinstance(source, str | Path):
-        from assay.run.model import Model
+        from assay.run.model import Model  # here, so that plans and ledgers are read without torch
 
         return Model.load(source)
     return source() if callable(source) else source

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import audit, check, doctor, sites, steer, trace
+from assay.cli import audit, check, doctor, edit, sites, steer, trace
 from assay.cli.terminal import out, show_error
 from assay.errors import AssayError
 
@@ -17,7 +17,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit.audit, steer.steer, trace.trace, sites.sites, check.check, check.report, doctor.doctor):
+for command in (
+    audit.audit,
+    steer.steer,
+    trace.trace,
+    edit.edit,
+    sites.sites,
+    check.check,
+    check.report,
+    doctor.doctor,
+):
     app.command()(command)
 
 

@@ -46,14 +46,17 @@ class SecondMoment:
     data: str
 
     @cached_property
+    def ridged(self) -> Tensor:
+        """C with its ridge, ``[d, d]``: what edits use."""
+        return self.matrix + RIDGE * self.matrix.diagonal().mean() * torch.eye(len(self.matrix), dtype=torch.float64)
+
+    @cached_property
     def _factor(self) -> Tensor:
-        width = self.matrix.shape[0]
-        ridge = RIDGE * self.matrix.diagonal().sum() / width
-        factor, wrong = torch.linalg.cholesky_ex(self.matrix + ridge * torch.eye(width, dtype=torch.float64))
+        factor, wrong = torch.linalg.cholesky_ex(self.ridged)
         if int(wrong):
             raise BadData(
                 f"the second moment at {self.site} is singular",
-                found=f"{self.count} tokens for {width} coordinates",
+                found=f"{self.count} tokens for {len(self.matrix)} coordinates",
                 hint="give more text",
             )
         return factor

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.act.intervention import Place
 from assay.errors import BadData, BadSite, BadVector, OneClass
-from assay.prompt import Pairs
+from assay.pairs import Pairs
 from assay.run.capture import Captured, capture
 from assay.run.model import Model
 from assay.site import Positions, Site

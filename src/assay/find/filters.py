@@ -43,7 +43,8 @@ from assay.direction import Direction
 from assay.errors import BadData, BadSite, EmptyData
 from assay.find.search import Asked, Cell, questions, told
 from assay.model.core import NEUTRAL
-from assay.prompt import Pairs, Prompt
+from assay.pairs import Pairs
+from assay.prompt import Prompt
 from assay.run.model import Model
 from assay.run.passes import passes
 from assay.run.plan import entry_of

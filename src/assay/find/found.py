@@ -14,7 +14,7 @@ from assay.errors import BadData, BadDose, NoSuchSite, nearest
 from assay.find.contrast import contrast, reading
 from assay.find.filters import BY, refusal
 from assay.find.search import DOSES, Cell, Search, concluded, questions, separated, steered, table
-from assay.prompt import Pairs, refuse_leak
+from assay.pairs import Pairs, refuse_leak
 from assay.provenance import Provenance
 from assay.run.model import Model
 from assay.run.score import Answers

@@ -39,7 +39,7 @@ from assay.find.contrast import contrast, reading
 from assay.find.found import Directions, Fit, origin
 from assay.find.probe import check_penalty, logistic
 from assay.find.search import effects, magnitudes, questions, tuned
-from assay.prompt import Pairs
+from assay.pairs import Pairs
 from assay.registry import finder
 from assay.run.model import Model
 from assay.run.score import Answers

@@ -24,7 +24,8 @@ from assay.act.rows import Row
 from assay.direction import Direction
 from assay.errors import BadData, BadSite, OneClass
 from assay.find.found import origin
-from assay.prompt import Pairs, Prompt
+from assay.pairs import Pairs
+from assay.prompt import Prompt
 from assay.registry import finder
 from assay.run.forward import forward
 from assay.run.model import Model

@@ -29,7 +29,7 @@ from torch import Tensor
 from assay.act.intervention import Place
 from assay.errors import BadData
 from assay.find.found import Fit, Found, fitted
-from assay.prompt import Pairs
+from assay.pairs import Pairs
 from assay.registry import finder
 from assay.run.model import Model
 

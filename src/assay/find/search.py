@@ -12,7 +12,8 @@ from assay.act.intervention import Condition, add
 from assay.direction import Direction
 from assay.errors import BadData, BadDose, EmptyData
 from assay.find.contrast import contrast
-from assay.prompt import Pairs, Prompt
+from assay.pairs import Pairs
+from assay.prompt import Prompt
 from assay.provenance import Provenance
 from assay.run.model import Model
 from assay.run.score import Answers

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from assay.errors import NotACausalLM, UnknownArchitecture, nearest
 from assay.sites import Shape
@@ -42,6 +42,16 @@ class Anatomy:
     mlp_in: str | None = "post_attention_layernorm"
     parallel: bool = False
     softcap: str | None = None
+
+    @property
+    def heads_add(self) -> bool:
+        """Whether what attention adds is the sum of what its heads write; not where a norm stands behind them."""
+        return self.attn_out == self.o_proj
+
+    @property
+    def neurons_add(self) -> bool:
+        """Whether what the MLP adds is what its down projection gives, which neither experts nor a norm behind it leave."""
+        return self.down is not None and f"{self.down}.".startswith(f"{self.mlp_out}.")
 
 
 _LLAMA = Anatomy()
@@ -105,6 +115,18 @@ ANATOMIES: dict[str, Anatomy] = {
     ),
 }
 """By ``config.model_type``."""
+
+
+def crosswise(module: nn.Module) -> bool:
+    """Whether a projection's weight is ``[in, out]``, as in GPT-2's ``Conv1D``, and not ``[out, in]``."""
+    return type(module).__name__ == "Conv1D"
+
+
+def matrix(module: nn.Module) -> Tensor:
+    """A projection's weight ``[out, in]``."""
+    weight = module.get_parameter("weight").detach()
+    return weight.T if crosswise(module) else weight
+
 
 _HOW = """declare it, and the self-test will prove it:
         from assay.model.anatomy import Anatomy

@@ -62,7 +62,7 @@ def masks(
     config: Any, queries: Tensor, keys: Tensor, dtype: torch.dtype, device: torch.device, seen: Tensor | bool = True
 ) -> Tensor | dict[str, Tensor]:
     """Additive attention masks ``[row, 1, pos, slot]`` for queries at positions ``[row, pos]`` over keys at positions
-    ``[slot]``, of which ``seen`` ``[pos, slot]`` may be attended to.
+    ``[slot]`` or ``[row, 1, slot]``, of which ``seen`` ``[pos, slot]`` or ``[row, 1, slot]`` may be attended to.
 
     A dictionary by layer type where a model mixes full and sliding attention, as its forward pass expects.
     """
@@ -237,3 +237,26 @@ class BranchCache(Cache):
         """The attention masks of the next forward pass, one for all rows."""
         keys = torch.cat([torch.arange(self.trunk), self.positions[0]])
         return masks(config, self.positions, keys, dtype, device, self.seen)
+
+
+class SuffixCache(Cache):
+    """Keys and values of rows that have been run, for passes that go on from a token of each row's own, and keep nothing.
+
+    Args:
+        rows: their cache, filled.
+        firsts: ``[row]``, the token from which each row goes on.
+    """
+
+    def __init__(self, rows: SlotCache, firsts: Tensor) -> None:
+        self.firsts, self.past = firsts[:, None], int(firsts.max())
+        super().__init__(
+            layers=[BranchLayer(keys[:, :, : self.past], values[:, :, : self.past]) for keys, values in rows.pairs]
+        )
+
+    def advance(
+        self, slots: Tensor, config: Any, dtype: torch.dtype, device: torch.device
+    ) -> Tensor | dict[str, Tensor]:
+        """The attention masks of the next forward pass."""
+        past = torch.arange(self.past).expand(len(slots), -1)
+        seen = torch.cat([past < self.firsts, torch.ones_like(slots, dtype=torch.bool)], dim=1)
+        return masks(config, slots, torch.cat([past, slots], dim=1)[:, None], dtype, device, seen[:, None])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.act.program import Place, Program
 from assay.model.anatomy import Anatomy, head_of, shape_of
-from assay.model.clock import BranchCache, SlotCache, columns
+from assay.model.clock import BranchCache, SlotCache, SuffixCache, columns
 from assay.model.hooks import Hooks, Tap
 
 
@@ -52,7 +52,7 @@ class Engine:
         *,
         program: Program | None = None,
         reads: Mapping[Place, Tap] | None = None,
-        cache: SlotCache | BranchCache | None = None,
+        cache: SlotCache | BranchCache | SuffixCache | None = None,
         slots: Tensor | None = None,
         start: Start | None = None,
         end: int | None = None,

@@ -11,6 +11,8 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,31 @@ from assay.sites import Shape
 
 Tap = Callable[[Tensor], Tensor | None]
 """Sees an activation, ``[row, pos, d]`` or ``[row, pos, head, d]``; what it returns, unless None, takes its place."""
+
+_Attend = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """One layer's attention as it was computed.
+
+    Attributes:
+        query, key: with positions in them, ``[row, head, pos, d_head]``; keys by their own heads, of which there may be fewer.
+        pattern: makes patterns ``[row, head, pos, key]`` of other queries and keys, everything else as it was.
+    """
+
+    query: Tensor
+    key: Tensor
+    pattern: Callable[[Tensor, Tensor], Tensor]
+
+
+def keeper(seen: dict[Place, Tensor], place: Place) -> Tap:
+    """A tap that keeps what it sees, and changes nothing."""
+
+    def tap(h: Tensor) -> None:
+        seen[place] = h.detach()
+
+    return tap
 
 
 class Hooks:
@@ -184,22 +211,54 @@ class Hooks:
         return found[0]
 
     @contextmanager
+    def attended(self) -> Iterator[dict[int, Attention]]:
+        """Keep every layer's attention as the passes inside compute it, eagerly; the last of them counts."""
+        layers = {module_at(block, self.anatomy.attn): layer for layer, block in enumerate(self.blocks)}
+        seen: dict[int, Attention] = {}
+
+        def around(module: nn.Module, natural: _Attend, query: Tensor, key: Tensor, *rest: Any, **more: Any) -> Any:
+            seen[layers[module]] = Attention(query, key, lambda q, k: natural(q, k, *rest, **more)[1])
+            return natural(query, key, *rest, **more)
+
+        with self._eagerly(around):
+            yield seen
+
+    @contextmanager
     def _patterned(self, taps: Mapping[int | None, Tap]) -> Iterator[None]:
         """Eager attention whose weights go through the taps; the mixed values are computed from what they return."""
         attentions = {
             module_at(self.blocks[layer], self.anatomy.attn): tap for layer, tap in taps.items() if layer is not None
         }
-        if _eager(next(iter(attentions))) is None:
-            with self._patterned_methods(attentions):
+
+        def around(
+            module: nn.Module, natural: _Attend, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **more: Any
+        ) -> Any:
+            mixed, weights = natural(query, key, value, *rest, **more)
+            new = _mixed_again(attentions.get(module), weights, value)
+            if new is None:
+                return mixed, weights
+            # The library's functions give tokens before heads; a method of a module (GPT-J) heads before tokens.
+            return (new[0].transpose(1, 2).contiguous() if _eager(module) else new[0]), new[1]
+
+        with self._eagerly(around):
+            yield
+
+    @contextmanager
+    def _eagerly(self, around: Callable[..., Any]) -> Iterator[None]:
+        """Eager attention, each call of which is made by ``around(module, natural, query, key, value, …)``."""
+        attentions = [module_at(block, self.anatomy.attn) for block in self.blocks]
+        if _eager(attentions[0]) is None:
+            with ExitStack() as stack:
+                for module in attentions:
+                    _replace(stack, module, "_attn", partial(around, module, module._attn))
                 yield
             return
         before = ALL_ATTENTION_FUNCTIONS.get("eager")
 
-        def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             # The table is the library's, for all models: each module keeps the function that it would have found.
-            mixed, weights = (before or _eager(module))(module, query, key, value, *args, **kwargs)
-            new = _mixed_again(attentions.get(module), weights, value)
-            return (mixed, weights) if new is None else (new[0].transpose(1, 2).contiguous(), new[1])
+            natural = partial(before or _eager(module), module)
+            return around(module, natural, *args, **kwargs) if module in attentions else natural(*args, **kwargs)
 
         config = self.hf.config.get_text_config()
         chosen = config._attn_implementation
@@ -213,24 +272,6 @@ class Hooks:
                 del ALL_ATTENTION_FUNCTIONS["eager"]
             else:
                 ALL_ATTENTION_FUNCTIONS["eager"] = before
-
-    @contextmanager
-    def _patterned_methods(self, attentions: Mapping[nn.Module, Tap]) -> Iterator[None]:
-        """The same for a library whose attention is a method ``_attn`` (GPT-J)."""
-
-        def wrapped(module: Any, tap: Tap) -> Callable[..., Any]:
-            natural = module._attn
-
-            def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-                mixed, weights = natural(query, key, value, *args, **kwargs)
-                return _mixed_again(tap, weights, value) or (mixed, weights)
-
-            return attend
-
-        with ExitStack() as stack:
-            for module, tap in attentions.items():
-                _replace(stack, module, "_attn", wrapped(module, tap))
-            yield
 
 
 def _mixed_again(tap: Tap | None, weights: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:

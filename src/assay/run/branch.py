@@ -21,6 +21,12 @@ from assay.errors import NeverFired
 from assay.model.clock import BranchCache, SlotCache
 from assay.model.core import Core
 from assay.model.engine import Start
+from assay.model.hooks import keeper
+
+
+def _under(entry: int) -> Place:
+    """Where the stream below a block is."""
+    return (entry - 1, "resid") if entry else (None, "embed")
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,14 @@ class Trunks:
     final: Tensor
     cache: SlotCache
 
+    @property
+    def positions(self) -> Tensor:
+        """``[trunk, pos]``."""
+        return torch.arange(self.tokens.shape[1]).expand(self.tokens.shape)
+
     def below(self, entry: int) -> Tensor:
         """The stream below a block, ``[trunk, pos, d_model]``."""
-        return self.values[(entry - 1, "resid") if entry else (None, "embed")]
+        return self.values[_under(entry)]
 
 
 @dataclass(frozen=True)
@@ -90,19 +101,13 @@ class Branch:
 def trunks(core: Core, tokens: Tensor, places: Sequence[Place], embed: Tensor | None = None) -> Trunks:
     """Run rows of one length ``[trunk, pos]``, keeping all streams and ``places``; ``embed`` replaces what block 0 receives."""
     values: dict[Place, Tensor] = {}
-    streams: list[Place] = [(None, "embed"), *((layer, "resid") for layer in range(core.shape.layers))]
-
-    def keep(place: Place) -> Callable[[Tensor], Tensor | None]:
-        def tap(h: Tensor) -> Tensor | None:
-            given = embed if place == (None, "embed") else None
-            values[place] = h if given is None else given
-            return given
-
-        return tap
-
+    streams = [_under(entry) for entry in range(core.shape.layers + 1)]
+    reads = {place: keeper(values, place) for place in dict.fromkeys([*streams, *places])}
+    if embed is not None:
+        values[_under(0)] = embed
+        reads[_under(0)] = lambda _: embed
     cache = core.engine.empty_cache(*tokens.shape)
     positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
-    reads = {place: keep(place) for place in dict.fromkeys([*streams, *places])}
     final = core.engine.forward(tokens, positions, reads=reads, cache=cache)
     return Trunks(tokens, values, final[:, -1], cache)
 
@@ -200,24 +205,21 @@ class _Batch:
         edits = self._edits()
         entries = sorted({line.entry for line in self.lines})
         joining = {
-            entry: torch.cat([self._stream(line) for line in self.lines if line.entry == entry]) for entry in entries
+            _under(entry): torch.cat([self._stream(line) for line in self.lines if line.entry == entry])
+            for entry in entries
         }
         fired: set[Place] = set()
 
         def tap(place: Place) -> Callable[[Tensor], Tensor]:
-            layer = -1 if place[1] == "embed" else place[0]
-            joins = joining.get((layer or 0) + 1) if place[1] in ("resid", "embed") else None
-
             def through(h: Tensor) -> Tensor:
                 fired.add(place)
-                if layer is not None and joins is not None:
-                    h = joins if layer + 1 == lowest else torch.cat([h, joins])
+                if place in joining:
+                    h = joining[place] if place == _under(lowest) else torch.cat([h, joining[place]])
                 return edits[place].apply(h) if place in edits else h
 
             return through
 
-        places: list[Place] = [(entry - 1, "resid") if entry else (None, "embed") for entry in entries]
-        places = list(dict.fromkeys([*places, *edits]))
+        places = list(dict.fromkeys([*joining, *edits]))
         tokens = base.tokens[:, self.where]
         cache = BranchCache(base.cache, self.firsts)
         final = self.core.engine.forward(
@@ -226,13 +228,13 @@ class _Batch:
             reads={place: tap(place) for place in places},
             cache=cache,
             slots=cache.positions,
-            start=Start(lowest, joining[lowest]) if lowest else None,
+            start=Start(lowest, joining[_under(lowest)]) if lowest else None,
         )
         missed = [place for place in places if place not in fired]
         if missed:
             layer, part = missed[0]
             raise NeverFired(
-                f"a change at L{layer}.{part} touched no activation",
+                f"a change at {part if layer is None else f'L{layer}.{part}'} touched no activation",
                 found="the module behind this site did not run",
                 hint="check with `assay sites MODEL`",
             )

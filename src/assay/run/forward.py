@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from assay.act.rows import Row
 from assay.errors import EmptyData, NeverFired, NoSuchRow, NoSuchSite, nearest
 from assay.model.clock import right_padded
 from assay.model.core import Core
-from assay.model.hooks import Tap
+from assay.model.hooks import Tap, keeper
 from assay.site import Site
 
 
@@ -87,7 +87,7 @@ def forward(core: Core, rows: Sequence[Row], under: Condition | None, read: Sequ
     program = core.program(wide, conditions, twins)
     tokens, positions = right_padded([row.tokens for row in wide])
     seen: dict[Place, Tensor] = {}
-    reads: dict[Place, Tap] = {site.address: _keeper(seen, site.address) for site in wanted}
+    reads: dict[Place, Tap] = {site.address: keeper(seen, site.address) for site in wanted}
     logits = core.engine.forward(tokens, positions, program=program, reads=reads, scores=True)
     receipts = [receipt for index, receipt in program.receipts() if index < len(rows)]
     check(receipts)
@@ -116,10 +116,3 @@ def _with_twins(rows: Sequence[Row], needed: bool) -> tuple[list[Row], dict[int,
         return list(rows), {}
     copies = [replace(row, name=f"natural twin of {row.name}") for row in rows]
     return [*rows, *copies], {index: len(rows) + index for index in range(len(rows))}
-
-
-def _keeper(seen: dict[Place, Tensor], place: Place) -> Callable[[Tensor], None]:
-    def tap(h: Tensor) -> None:
-        seen[place] = h.detach()
-
-    return tap

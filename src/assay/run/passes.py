@@ -15,11 +15,7 @@ from assay.act.rows import Row
 from assay.model.clock import SlotCache, right_padded
 from assay.model.core import Core
 from assay.model.engine import Start
-from assay.run.plan import Cell, cells_of, packed, token_budget
-
-WORTH_SHARING = 0.25
-"""Tokens before the first touched one are shared when they are at least this part of the row; below it the explicit
-mask and the copied cache cost more than they save."""
+from assay.run.plan import Cell, cells_of, packed, shared, token_budget
 
 
 @dataclass
@@ -86,8 +82,7 @@ def resume(
     lengths = torch.tensor([len(row.tokens) for row in rows])
     first = min(min(cell.first, len(row.tokens) - 1) for cell, row in zip(cells, rows, strict=True))
     longest, entry = int(lengths.max()), cells[0].entry
-    if first < WORTH_SHARING * longest or (base.cache is None and cache is None):
-        first = 0
+    first = shared(first, longest) if base.cache is not None or cache is not None else 0
     if first and cache is None:
         assert base.cache is not None
         cache = core.engine.empty_cache(len(cells), longest, entry)
@@ -112,9 +107,10 @@ def passes(
         progress(0, total)
     for part in _chunks(core, rows, conditions, memory):
         cells = cells_of(core, part, conditions)
-        shared = any(cell.first >= WORTH_SHARING * len(part[cell.base].tokens) for cell in cells)
-        base = base_pass(core, part, {cell.entry for cell in cells}, keep_cache=shared)
-        for batch in packed(cells, part, token_budget(core, memory)):
+        sharing = any(shared(cell.first, len(part[cell.base].tokens)) for cell in cells)
+        base = base_pass(core, part, {cell.entry for cell in cells}, keep_cache=sharing)
+        most = max(1, (memory or 1 << 30) // (core.engine.bytes_per_token() * len(part[-1].tokens)))
+        for batch in packed(cells, part, token_budget(core, memory), most if sharing else None):
             program = core.program([part[cell.base] for cell in batch], [conditions[cell.condition] for cell in batch])
             final, first = resume(core, base, batch, program, None)
             receipts = by_row(program, len(batch), [len(part[cell.base].tokens) for cell in batch])

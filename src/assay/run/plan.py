@@ -21,6 +21,10 @@ from assay.errors import NeverFired, NoSuchPosition, NoSuchRow
 from assay.model.core import Core
 from assay.site import Positions, Site
 
+WORTH_SHARING = 0.25
+"""Tokens before the first touched one are shared when they are at least this part of the row; below it the explicit
+mask and the copied cache cost more than they save."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -57,7 +61,7 @@ def entry_of(sites: Sequence[Site], layers: int) -> int:
 
 
 def cells_of(core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Intervention]]) -> list[Cell]:
-    """Every cell of the grid, in the order in which they are best computed: by entry, then by length."""
+    """Every cell of the grid, in the order in which they are best computed: by entry, by how much is new, by length."""
     made = []
     for number, condition in enumerate(core.inside(conditions)):
         acting = [one for one in condition if not one.idle]
@@ -67,7 +71,12 @@ def cells_of(core: Core, rows: Sequence[Row], conditions: Sequence[Sequence[Inte
         for base, row in enumerate(rows):
             first = min((_first(positions, row) for positions in places), default=0)
             made.append(Cell(base, number, entry, first))
-    return sorted(made, key=lambda cell: (cell.entry, len(rows[cell.base].tokens), cell.base, cell.condition))
+
+    def order(cell: Cell) -> tuple[int, ...]:
+        length = len(rows[cell.base].tokens)
+        return cell.entry, length - cell.first, length, cell.base, cell.condition
+
+    return sorted(made, key=order)
 
 
 def refuse(core: Core, prompts: Sequence[Sequence[Row]], conditions: Sequence[Sequence[Intervention]]) -> None:
@@ -109,18 +118,26 @@ def _first(positions: Positions, row: Row) -> int:
         return 0  # compiling the program says so properly
 
 
+def shared(first: int, longest: int) -> int:
+    """How many tokens at the beginning of rows are taken from their base pass, where ``first`` could be."""
+    return first if first >= WORTH_SHARING * longest else 0
+
+
 def packed(cells: Sequence[Cell], rows: Sequence[Row], tokens: int, most: int | None = None) -> Iterator[list[Cell]]:
-    """Batches of cells with one entry whose padded size stays below ``tokens`` and whose count below ``most``."""
+    """Batches of cells with one entry, of at most ``tokens`` tokens that are computed, padding included, and at most
+    ``most`` cells.
+    """
     batch: list[Cell] = []
-    longest = 0
+    longest = first = 0
     for cell in cells:
-        length = max(longest, len(rows[cell.base].tokens))
-        full = length * (len(batch) + 1) > tokens or (most is not None and len(batch) >= most)
+        mine = len(rows[cell.base].tokens)
+        long, early = (max(longest, mine), min(first, cell.first)) if batch else (mine, cell.first)
+        full = (len(batch) + 1) * (long - shared(early, long)) > tokens or (most is not None and len(batch) >= most)
         if batch and (cell.entry != batch[0].entry or full):
             yield batch
-            batch, length = [], len(rows[cell.base].tokens)
+            batch, long, early = [], mine, cell.first
         batch.append(cell)
-        longest = length
+        longest, first = long, early
     if batch:
         yield batch
 

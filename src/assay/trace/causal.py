@@ -29,11 +29,11 @@ from assay.act.program import Place
 from assay.act.rows import Row
 from assay.errors import BadData, BadDose, BadVector, NoSuchPosition, NoSuchSite
 from assay.model.core import NEUTRAL
-from assay.model.encode import continuation
 from assay.prompt import Prompt
 from assay.run.branch import Branch, Change, Trunks, grown, trunks
 from assay.run.model import Model
 from assay.run.plan import token_budget
+from assay.trace.contrast import answer_token
 from assay.trace.traced import Array, CausalTrace
 
 Part = Literal["resid", "mlp.out", "attn.out"]
@@ -86,16 +86,15 @@ def causal(
     clean = trunks(model, torch.tensor([row.tokens]), places)
     likely = model.engine.unembed(clean.final)[0].float().softmax(dim=0)
     token = _answer(model, prompt, row, answer, likely, insist)
-    embed = clean.below(0).repeat(samples, 1, 1)
     if isinstance(noise, Tensor):
-        deviation, drawn = float(noise.std()), noise.to(embed)
+        deviation = float(noise.std())
     else:
-        alone = [prompt.text[a:b] for name, a, b in prompt.spans if name == subject and prompt.tokens is None]
-        deviation = noise * _spread(
-            model, clean, list(subjects) or alone or [model.decode(row.tokens[start:stop])], preset
-        )
-        drawn = deviation * _drawn(row, seed, samples, stop - start, embed)
-    embed[:, start:stop] += drawn
+        marked = [prompt.text[a:b] for name, a, b in prompt.spans if name == subject and prompt.tokens is None]
+        spelled = list(subjects) or marked or [model.decode(row.tokens[start:stop])]
+        deviation = noise * _spread(model, clean, spelled, preset)
+        noise = deviation * _drawn(row, seed, (samples, stop - start, model.shape.d_model))
+    embed = clean.below(0).repeat(samples, 1, 1)
+    embed[:, start:stop] += noise.to(embed)
     corrupted = trunks(model, torch.tensor([row.tokens] * samples), places, embed)
 
     def probability(final: Tensor) -> Tensor:
@@ -171,11 +170,11 @@ def _window(layer: int, layers: int, window: int, preset: Preset) -> tuple[int, 
     return max(0, low), min(layers, low + window)
 
 
-def _drawn(row: Row, seed: int, samples: int, length: int, like: Tensor) -> Tensor:
+def _drawn(row: Row, seed: int, size: tuple[int, int, int]) -> Tensor:
     """Standard normal noise ``[sample, pos, d_model]`` that the prompt and the seed determine."""
     key = hashlib.sha256(f"{seed}|{row.digest}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
-    return torch.randn(samples, length, like.shape[-1], generator=generator).to(like)
+    return torch.randn(size, generator=generator)
 
 
 def _spread(model: Model, clean: Trunks, subjects: Sequence[str], preset: Preset) -> float:
@@ -196,22 +195,15 @@ def _answer(model: Model, prompt: Prompt, row: Row, answer: str | None, likely: 
     best = int(likely.argmax())
     if answer is None:
         return best
-    tokens = continuation(model.tokenizer, prompt, row.tokens, answer)
-    if len(tokens) > 1:
-        raise BadData(
-            f"the answer {answer!r} has {len(tokens)} tokens; tracing reads the probability of one",
-            found=" | ".join(model.decode([token]) for token in tokens),
-            nearest=repr(model.decode([tokens[0]])),
-            hint="give its first token, or an answer that is one token",
-        )
-    if tokens[0] != best and not insist:
+    token = answer_token(model, prompt, row, answer)
+    if token != best and not insist:
         raise BadData(
             f"the model does not answer {answer!r}",
             found=f"{model.decode([best])!r} with probability {float(likely[best]):.2f}; "
-            f"{answer!r} has {float(likely[tokens[0]]):.2f}",
+            f"{answer!r} has {float(likely[token]):.2f}",
             hint="trace a fact that the model knows; insist=True traces the answer all the same",
         )
-    return tokens[0]
+    return token
 
 
 def _refuse(

@@ -118,6 +118,19 @@ def contrasted(
     return Contrast(sites, measure, base, source, first, tokens, mode)
 
 
+def answer_token(model: Model, prompt: Prompt, row: Row, answer: str) -> int:
+    """The one token of an answer that is read at the prompt's last token. Raises `BadData` where there are several."""
+    tokens = continuation(model.tokenizer, prompt, row.tokens, answer)
+    if len(tokens) > 1:
+        raise BadData(
+            f"the answer {answer!r} has {len(tokens)} tokens; one is read, at the prompt's last",
+            found=" | ".join(model.decode([token]) for token in tokens),
+            nearest=repr(model.decode([tokens[0]])),
+            hint="give its first token, or an answer that is one token",
+        )
+    return tokens[0]
+
+
 def _metric(model: Model, prompt: Prompt, row: Row, metric: Metric | None, answers: tuple[str, str] | None) -> Metric:
     if (metric is None) == (answers is None):
         raise BadData(
@@ -125,14 +138,7 @@ def _metric(model: Model, prompt: Prompt, row: Row, metric: Metric | None, answe
         )
     if metric is not None:
         return metric
-    tokens = [continuation(model.tokenizer, prompt, row.tokens, answer) for answer in answers or ()]
-    long = [answer for answer, found in zip(answers or (), tokens, strict=True) if len(found) != 1]
-    if long:
-        raise BadData(
-            f"the answer {long[0]!r} is not one token",
-            hint="answers are read at the last token: give one token each, or a metric",
-        )
-    (yes,), (no,) = tokens
+    yes, no = (answer_token(model, prompt, row, answer) for answer in answers or ())
     return lambda logits: logits[..., yes] - logits[..., no]
 
 

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.act.program import Place
-from assay.errors import BadDose, NoSuchSite, nearest
-from assay.model.anatomy import module_at
+from assay.errors import NoSuchSite, nearest
+from assay.model.anatomy import matrix, module_at
 from assay.run.model import Model
-from assay.trace.attribution import OFFSETS, Grid
 from assay.trace.contrast import Contrast, Metric, Mode, Prompts, contrasted
+from assay.trace.gradients import Grid, gradients, refuse_grid
 
 Edge = tuple[str, str]
 """A writer and a reader: ``("L3.head[5]", "L7.attn")``."""
@@ -56,10 +56,9 @@ class Ports:
         anatomy, shape = model.engine.anatomy, model.shape
         writers: dict[str, tuple[Place, int | None]] = {"embed": (_EMBED, None)}
         readers: dict[str, Place] = {}
-        additive = anatomy.attn_out == anatomy.o_proj
         for layer in range(shape.layers):
             readers[f"L{layer}.attn"] = (layer, "attn.in")
-            if heads and additive:
+            if heads and anatomy.heads_add:
                 for head in range(shape.heads):
                     writers[f"L{layer}.head[{head}]"] = ((layer, "head.z"), head)
             else:
@@ -122,23 +121,17 @@ def edges(
     grid: Grid = "left",
 ) -> EdgeScores:
     """Estimate what patching each edge would do to the metric. Arguments and errors as for `attribution`."""
-    if steps < 1 or grid not in OFFSETS:
-        raise BadDose(
-            f"steps={steps}, grid={grid!r} is no grid", found=", ".join(OFFSETS), hint="take at least one step"
-        )
+    refuse_grid(steps, grid)
     ports = Ports.of(model, heads)
     pair = _contrast(model, ports, clean, corrupted, metric, answers, mode)
-    slopes: dict[str, Tensor] = {}
-    for step in range(steps):
-        for name, slope in _gradients(model, pair, ports, (step + OFFSETS[grid]) / steps).items():
-            slopes[name] = slopes.get(name, torch.zeros_like(slope)) + slope / steps
+    slopes = gradients(model, pair, list(ports.readers.values()), steps, grid)
     parallel = model.engine.anatomy.parallel
     scores = np.full((len(ports.writers), len(ports.readers)), np.nan, dtype=np.float32)
     column = {name: index for index, name in enumerate(ports.readers)}
     for row, (name, (place, head)) in enumerate(ports.writers.items()):
         written = _written(model, place, head, pair.source.values[place] - pair.base.values[place]).float()
         for reader in ports.after(name, parallel):
-            scores[row, column[reader]] = float((written * slopes[reader]).sum()) / len(written)
+            scores[row, column[reader]] = float((written * slopes[ports.readers[reader]]).sum()) / len(written)
     return EdgeScores(tuple(ports.writers), tuple(ports.readers), scores)
 
 
@@ -179,10 +172,8 @@ def paths(
 
         return through
 
-    tokens = pair.base.tokens
-    positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
     places = dict.fromkeys([*(writer for writers in into.values() for writer, _ in writers), *into])
-    final = model.engine.forward(tokens, positions, reads={place: tap(place) for place in places})
+    final = model.engine.forward(pair.base.tokens, pair.base.positions, reads={place: tap(place) for place in places})
     return pair.scored(model, final[:, -1])
 
 
@@ -230,28 +221,4 @@ def _written(model: Model, place: Place, heads: int | Sequence[int] | None, chan
     assert place[0] is not None
     project = module_at(model.engine.hooks.blocks[place[0]], model.engine.anatomy.o_proj)
     # Not by calling it, which its hooks would see.
-    weight = project.get_parameter("weight").detach()
-    return kept.flatten(2) @ (weight if type(project).__name__ == "Conv1D" else weight.T)
-
-
-def _gradients(model: Model, pair: Contrast, ports: Ports, share: float) -> dict[str, Tensor]:
-    """Gradients of each pair's metric by what each reader reads, at embeddings ``share`` of the way to the source."""
-    embed = torch.lerp(pair.base.below(0).float(), pair.source.below(0).float(), share).to(model.engine.dtype)
-    seen: dict[Place, Tensor] = {}
-
-    def tap(place: Place) -> Callable[[Tensor], Tensor]:
-        def show(h: Tensor) -> Tensor:
-            # A copy with one reader, so that its gradient is that reader's alone.
-            seen[place] = embed.requires_grad_() if place == _EMBED else h.clone()
-            return seen[place]
-
-        return show
-
-    tokens = pair.base.tokens
-    positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
-    reads = {place: tap(place) for place in [_EMBED, *ports.readers.values()]}
-    final = model.engine.forward(tokens, positions, reads=reads, gradients=True)
-    with torch.enable_grad():
-        total = pair.measure(model.engine.unembed(final[:, -1], gradients=True).float()).sum()
-        found = torch.autograd.grad(total, [seen[place] for place in ports.readers.values()])
-    return {name: slope.float() for name, slope in zip(ports.readers, found, strict=True)}
+    return kept.flatten(2) @ matrix(project).T

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from assay.errors import BadData, EmptyData
 from assay.figure import save
+from assay.stats import bootstrap_interval
 from assay.trace.plot import averages, heat_map
 
 Array = NDArray[np.float32]
@@ -155,7 +156,9 @@ class AverageTrace:
 
 
 def average(traces: Sequence[CausalTrace], *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> AverageTrace:
-    """Average traces of several prompts on one model; intervals by the percentile bootstrap over prompts.
+    """Average traces of several prompts on one model, with bootstrap intervals over prompts (`stats.bootstrap_interval`).
+
+    A prompt without tokens of a kind does not count there; a mean over fewer than two prompts has no interval (NaN).
 
     Raises `EmptyData` for none, `BadData` where they were not made alike.
     """
@@ -168,18 +171,16 @@ def average(traces: Sequence[CausalTrace], *, level: float = 0.95, draws: int = 
             found=f"{len(ways)} ways",
             hint="average traces of one model, made with the same arguments",
         )
-    taken = np.random.default_rng(seed).integers(0, len(traces), (draws, len(traces)))
-    ends = [50 - 50 * level, 50 + 50 * level]
 
-    def interval(values: NDArray[Any]) -> NDArray[np.float64]:
-        """``[prompt, …]`` to ``[…, (mean, low, high)]``; prompts that lack a bucket do not count."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            there, filled = ~np.isnan(values), np.nan_to_num(values)
-            means = np.stack([filled[draw].sum(axis=0) / there[draw].sum(axis=0) for draw in taken])
-            mean = filled.sum(axis=0) / there.sum(axis=0)
-            low, high = np.nanpercentile(np.where(np.isnan(means), mean, means), ends, axis=0)
-        return np.stack([mean, low, high], axis=-1)
+    def mean(values: NDArray[Any]) -> tuple[float, float, float]:
+        there = values[~np.isnan(values)].astype(np.float64)
+        if len(there) < 2:
+            return (float(there[0]) if len(there) else np.nan, np.nan, np.nan)
+        found = bootstrap_interval(there, level=level, draws=draws, seed=seed)
+        return found.value, found.low, found.high
 
-    total = interval(np.array([one.total for one in traces]))
-    effects = {part: interval(np.stack([one.buckets(part) for one in traces])) for part in traces[0].restored}
-    return AverageTrace(len(traces), (float(total[0]), float(total[1]), float(total[2])), effects, level)
+    def means(part: str) -> NDArray[np.float64]:
+        return np.apply_along_axis(mean, 0, np.stack([one.buckets(part) for one in traces])).transpose(1, 2, 0)
+
+    total = mean(np.array([one.total for one in traces]))
+    return AverageTrace(len(traces), total, {part: means(part) for part in traces[0].restored}, level)

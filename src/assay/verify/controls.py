@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.errors import BadVector
-from assay.prompt import Pairs
+from assay.pairs import Pairs
 from assay.run.model import Model
 from assay.site import Site
 from assay.verify.verdict import ConceptShare

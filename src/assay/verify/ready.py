@@ -16,7 +16,8 @@ from assay.direction import Direction
 from assay.errors import BadData, BadDose, BadSite, EmptyData, NeverFired, NoSuchPosition, nearest
 from assay.model.core import NEUTRAL
 from assay.model.encode import continuation
-from assay.prompt import Pair, Pairs, Prompt, refuse_leak
+from assay.pairs import Pair, Pairs, refuse_leak
+from assay.prompt import Prompt
 from assay.registry import fit_of, lookup
 from assay.run.drift import halves
 from assay.run.model import Model

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from assay.act.intervention import Condition
 from assay.direction import Direction
-from assay.errors import BadData
-from assay.prompt import Pairs, Prompt
+from assay.pairs import Pairs
+from assay.prompt import Prompt
 from assay.provenance import Provenance, jsonable, versions
 from assay.run.model import Model
 from assay.run.score import score as score_cells
@@ -237,26 +237,9 @@ def _prompted(case: Case, instruction: str | None, natural: Array, memory: int |
     """What a plain instruction before the question does to the score."""
     if instruction is None:
         return Missing(reason="no instruction was given")
-    told = [instructed(question, instruction) for question in case.questions]
+    told = [question.after(f"{instruction}\n\n") for question in case.questions]
     found = score_cells(case.model, told, case.answers, [()], memory).difference[:, 0]
     return paired_effect(found - natural, case.clusters)
-
-
-def instructed(question: Prompt, instruction: str) -> Prompt:
-    """The question with an instruction before it: in a chat in the user's message, which every template has.
-
-    Raises `BadData` for a question given as tokens.
-    """
-    if question.tokens is not None:
-        raise BadData(
-            "a question given as tokens takes no instruction", hint="leave prompt_baseline out, or give texts"
-        )
-    text = f"{instruction}\n\n{question.text}"
-    if question.turns is None:
-        return Prompt(text)
-    roles = list(question.turns)
-    system = roles.pop(0)[1] if roles and roles[0][0] == "system" else None
-    return Prompt.chat(text, system=system, before=roles, prefix=question.prefix)  # type: ignore[arg-type]
 
 
 def _provenance(model: Model, arguments: Mapping[str, Any], seed: int) -> Provenance:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from assay.audit import Control, Effect, Lab, Outcome, measure
-from assay.audit.problems.truth import shown, told
+from assay.audit import Control, Effect, Lab, Outcome, measure, told
+from assay.audit.problems.truth import shown
 from assay.audit.problems.truth.readout import Array
 from assay.audit.problems.truth.said import CONDITIONS, PRIMARY, REWORDED, Said, What, everything_said
 from assay.audit.problems.truth.say import DICTATED, NEUTRAL

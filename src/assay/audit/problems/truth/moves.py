@@ -22,15 +22,17 @@ from assay.audit import (
     Lab,
     Outcome,
     measure,
+    told,
     unit,
 )
-from assay.audit.problems.truth import shown, told
+from assay.audit.problems.truth import shown
 from assay.audit.problems.truth.decode import layers_of
 from assay.audit.problems.truth.statements import Couple, Part, asked, couples, neutral, one_each, read, reply, sample
 from assay.direction import Direction
 from assay.evidence.entry import Verdict as Word
 from assay.model.core import Core
-from assay.prompt import Pair, Pairs, Prompt
+from assay.pairs import Pair, Pairs
+from assay.prompt import Prompt
 from assay.stats import minimum_detectable_effect, paired_effect
 from assay.verify.verdict import Missing, Verdict
 

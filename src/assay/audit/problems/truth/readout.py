@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import rankdata
+
+from assay.stats import Interval, bootstrap_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -196,3 +198,13 @@ def search(x: Array, about: Labelled, splits: Sequence[Fold], draws: int, seed: 
     for fold, cell in zip(splits, chosen, strict=True):
         scores[fold.test] = cells[*cell, fold.test]
     return Search(tune, test, chosen, cells, scores)
+
+
+def area(scores: Sequence[ArrayLike], about: Labelled, mine: Mask, draws: int = 1000) -> Interval:
+    """The AUROC of one score ``[n]``, or of one minus another, over the statements of a mask, with its interval over
+    clusters.
+    """
+    values = np.column_stack([*(np.asarray(one)[mine] for one in scores), about.truth[mine], about.topics[mine]])
+    return bootstrap_interval(
+        values.astype(float), weighted_areas, clusters=about.clusters[mine], strata=about.topics[mine], draws=draws
+    )

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.audit import BarFigure, Control, Lab, LayerFigure, NullFigure, Outcome, TableData, measure
+from assay.audit import BarFigure, Control, Lab, LayerFigure, NullFigure, Outcome, TableData, measure, told
 from assay.audit.problems.data.build import Statement
-from assay.audit.problems.truth import told
 from assay.audit.problems.truth.decode import (
     chosen,
     decode,
@@ -22,7 +21,7 @@ from assay.audit.problems.truth.decode import (
     read_untrained,
     splits_of,
 )
-from assay.audit.problems.truth.readout import METHODS, REGIONS, Array, Labelled, search
+from assay.audit.problems.truth.readout import METHODS, REGIONS, Array, Labelled, area, search
 from assay.stats import Interval, holm, permutation_p
 
 ALPHA = 0.05
@@ -58,7 +57,7 @@ class _Read:
 
     def area(self, *scores: Array, region: int = BOTH, draws: int = 1000) -> Interval:
         """The AUROC of a score, or the difference of two, over a region."""
-        return told.area(scores, self.about, self.about.regions()[region], draws)
+        return area(scores, self.about, self.about.regions()[region], draws)
 
     @property
     def held_out(self) -> str:
@@ -153,7 +152,7 @@ def _read(lab: Lab, clusters: int, draws: int, seed: int) -> _Read:
     result = lab.unit(decode, readings=[one["arrays"] for one in readings], clusters=clusters, seed=seed, draws=draws)
     found = lab.arrays.get(result["arrays"])
     present = [region for region, mine in enumerate(about.regions()) if mine.any()]
-    areas = {region: told.area([found["scores"]], about, about.regions()[region]) for region in present}
+    areas = {region: area([found["scores"]], about, about.regions()[region]) for region in present}
     tested = [region for region in present if region != AFFIRMATIVE]
     ps = holm([permutation_p(areas[region].value, found["shuffled"][region]) for region in tested])
     return _Read(
@@ -234,7 +233,7 @@ def _topic_figure(read: _Read) -> BarFigure:
     names = list(dict.fromkeys(one.topic for one in read.statements))
     topics = {name or "all": read.about.topics == number for number, name in enumerate(names)}
     return told.bars(
-        {name: told.area([read.found["scores"]], read.about, mine) for name, mine in topics.items()},
+        {name: area([read.found["scores"]], read.about, mine) for name, mine in topics.items()},
         "Topic by topic",
         "Whether truth is read in every topic or only in some, each scored by a read-out that never saw it.",
         x_label="AUROC",

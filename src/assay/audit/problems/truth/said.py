@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from assay.audit import Lab
-from assay.audit.problems.truth import told
+from assay.audit import Lab, told
 from assay.audit.problems.truth.decode import chosen, layers_of, read_in_parts
 from assay.audit.problems.truth.readout import Array
 from assay.audit.problems.truth.replies import cost

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from assay.audit import DoseFigure, Lab, NullFigure, Series, SideEffect, TableData
-from assay.audit.problems.truth import told
+from assay.audit import DoseFigure, Lab, NullFigure, Series, SideEffect, TableData, told
 from assay.audit.problems.truth.said import CONDITIONS, Said
 from assay.audit.problems.truth.say import write, yes_or_no
 from assay.audit.problems.truth.statements import instructions

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from assay.audit import BarFigure, Control, Effect, Series
-from assay.audit.problems.truth.readout import Labelled, Mask, weighted_areas
+from assay.evidence import BarFigure, Control, Effect, Series
 from assay.model.core import Core
-from assay.stats import Interval, bootstrap_interval, clopper_pearson, minimum_detectable_effect, paired_effect
+from assay.stats import Interval, clopper_pearson, minimum_detectable_effect, paired_effect
 
 Array = NDArray[np.float64]
 
@@ -57,16 +56,6 @@ def bars(
         highs=tuple(max(one.high, one.value) for one in every),
         chance=chance,
         caption=caption,
-    )
-
-
-def area(scores: Sequence[ArrayLike], about: Labelled, mine: Mask, draws: int = 1000) -> Interval:
-    """The AUROC of one score ``[n]``, or of one minus another, over the statements of a mask, with its interval over
-    clusters.
-    """
-    values = np.column_stack([*(np.asarray(one)[mine] for one in scores), about.truth[mine], about.topics[mine]])
-    return bootstrap_interval(
-        values.astype(float), weighted_areas, clusters=about.clusters[mine], strata=about.topics[mine], draws=draws
     )
 
 
