@@ -190,22 +190,14 @@ def traced(
     samples: int = 10,
     parts: Sequence[str] = ("resid", "mlp.out", "attn.out"),
 ) -> Traced:
-    """Job 4: a fact of at least ``tokens`` tokens, whose first ones are cut away; noise of .1, about three deviations."""
-    before, subject, after = FACT
-    start, stop = (len(facts.tokens(text)) for text in (before, before + subject))
-    whole = facts.tokens(before + subject + after)
-    cut = len(whole) - tokens
+    """Job 4: a fact of so many tokens, its subject from the second one on; noise of .1, about three deviations."""
+    subject, after, answer = FACTS[tokens]
+    start, stop, end = (len(facts.tokens(text)) for text in ("The", "The" + subject, "The" + subject + after))
+    assert end == tokens, f"{tokens} tokens are {end} in this model's"
     noise = 0.1 * np.random.default_rng([SEED, 4]).standard_normal((samples, stop - start, facts.width))
-    answer = facts.tokens(ANSWER)[0]
-    return Traced(
-        (tuple(whole[cut:]),),
-        (start - cut, stop - cut),
-        tuple(noise.tolist()),
-        tuple(parts),
-        10,
-        answer,
-        len(facts.norms),
-    )
+    prompt = tuple(facts.tokens("The" + subject + after))
+    (said, *_) = facts.tokens(answer)
+    return Traced((prompt,), (start, stop), tuple(noise.tolist()), tuple(parts), 10, said, len(facts.norms))
 
 
 @dataclass(frozen=True)
@@ -325,52 +317,9 @@ OPENINGS = (
 )
 """Job 1: 14 to 19 tokens each. In none of its rows is the stop token near, so all rows have their full length."""
 
-FACT = "We were told that the", " Eiffel Tower", " is in the city of"
-ANSWER = " Paris"
-"""Job 4: before the subject, the subject, after it; and what the model says next."""
-
-PROSE = (
-    "The market opens at seven, and by eight the best fruit has gone.",
-    "Our neighbour keeps bees behind the house and sells the honey in small jars.",
-    "It rained for three days, so the path along the river was closed.",
-    "She learned to repair clocks from her aunt, who had a shop near the harbour.",
-    "The museum moved the oldest maps into a room without windows.",
-    "Every spring the swallows come back to the same corner of the barn.",
-    "He counted the coins twice, wrote down the sum and locked the drawer.",
-    "Nobody could say who had painted the door green.",
-    "The bridge was built of stone in one summer and has stood for two hundred years.",
-    "In the evening the square fills with people who carry chairs from their kitchens.",
-    "A dog slept under the table while the committee argued about the fence.",
-    "The doctor explained the results slowly and drew a small picture.",
-    "Two of the windows face north, which is why the painter took the room.",
-    "They planted beans between the rows of corn, as their grandparents had done.",
-    "The last bus leaves before the concert ends, so most visitors come by bicycle.",
-    "At the top of the hill there is a bench with a view of both valleys.",
-)
-"""Job 2: shuffled, joined and cut."""
-
-CLAIMS = (
-    "Paris is the capital of France",
-    "Water boils at a lower temperature on a high mountain",
-    "The sun goes around the earth once a day",
-    "A spider has six legs",
-    "Gold is heavier than wood of the same size",
-    "The Amazon is a river in South America",
-    "Most penguins live near the North Pole",
-    "Seven times eight is fifty-six",
-    "Bread is usually made from flour, water and yeast",
-    "The moon gives off light of its own",
-    "A triangle has three sides",
-    "Whales are fish that lay eggs in warm water",
-    "Iron rusts when it is left in damp air",
-    "The Pacific is the smallest of the oceans",
-    "Sound travels faster in water than in air",
-    "Rome was founded after New York",
-)
-FRAMES = (
-    "{}. This is",
-    "Is the following statement true or false? {}. The statement is",
-    "A student wrote in the exam: {}. The teacher marked the sentence as",
-    "Here is a sentence from an old book that a friend asked me to check. {}. I read a little and found that it is",
-)
-"""Job 3: 16 claims in 4 frames."""
+FACTS = {
+    8: (" Louvre", " is in the city of", " Paris"),
+    10: (" Great Wall of China", " is in the country of", " China"),
+    12: (" Leaning Tower of Pisa", " is in the country of", " Italy"),
+}
+"""Job 4, by tokens: after "The" the subject, what follows it, and what is said next."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from assay import Edit
 from assay.audit.claim import MEASURES
 from assay.cli import main
 from assay.cli.steer import show_texts
@@ -194,6 +195,8 @@ def _read(terminal: int) -> str:
         (["steer", "Love", "Hate", "I", "--at", "L6.residue"], "BadSite: 'L6.residue' is no site"),
         (["trace", "The Tower is in"], "BadData: the prompt 'The Tower is in' marks 0 subjects"),
         (["trace", "The {Tower} is {in}"], "BadData: the prompt 'The {Tower} is {in}' marks 2 subjects"),
+        (["edit", "The Tower is in", "--to", " a"], "BadData: the prompt 'The Tower is in' marks 0 subjects"),
+        (["edit", "The {Tower} is in", "--to", " a", "--text", "no.txt"], "BadData: 'no.txt' does not read"),
         (["check", "nowhere"], "CorruptFile: there is no ledger at 'nowhere'"),
         (["report", "nowhere"], "CorruptFile: there is no ledger at 'nowhere'"),
     ],
@@ -259,6 +262,20 @@ def test_trace_draws_a_map_for_each_part(folder: Path, assay: Assay, tmp_path: P
     ]
     assert "*" in out
     assert "<svg" in figure.read_text()
+
+
+def test_edit_shows_the_text_before_and_after_and_keeps_the_edit(folder: Path, assay: Assay, tmp_path: Path) -> None:
+    text, kept, merged = tmp_path / "text.txt", tmp_path / "edit.safetensors", tmp_path / "merged"
+    text.write_text("The cat is in the city.\n\nI love Paris because it is not a capital.\n")
+    given = ("--to", " city", "--layer", "1", "--tokens", "4", "--text", text, "--save", kept, "--merge", merged)
+    code, out, err = assay("edit", "The {Eiffel Tower} is in", *given, "--model", folder)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines if line][:3] == ["before", "after", "log"]
+    assert "before  The Eiffel Tower is in" in out
+    assert "(rank 1), with C of 2 texts" in out
+    assert Edit.load(kept).aims == ("The Eiffel Tower is in city",)
+    assert assay("sites", merged)[0] == 0
 
 
 def test_steer_with_dose_zero_changes_nothing(folder: Path, assay: Assay) -> None:

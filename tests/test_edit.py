@@ -267,6 +267,26 @@ def test_a_measurement_that_was_broken_off_goes_on(llama: Model, monkeypatch: py
     torch.testing.assert_close(edit.second_moment(llama, NEUTRAL, at="L1.mlp.act").matrix, whole.matrix)
 
 
+def test_layers_that_were_broken_off_apart_come_out_together(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.edit.moments._PORTION", 40)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit.second_moment(llama, NEUTRAL, at="L1.mlp.act", progress=stop)
+    told: list[int] = []
+    found = edit.second_moments(llama, NEUTRAL, progress=lambda done, total: told.append(done))
+    assert sorted(found) == [0, 1, 2]
+    assert told == sorted(told)
+    assert told[-1] == len(NEUTRAL)
+    monkeypatch.setenv("ASSAY_CACHE", "/dev/null/none")
+    for layer, one in found.items():
+        alone = edit.second_moment(llama, NEUTRAL, at=f"L{layer}.mlp.act")
+        assert one.count == alone.count
+        torch.testing.assert_close(one.matrix, alone.matrix)
+
+
 def test_contexts_are_texts_of_the_models_own(llama: Model) -> None:
     some = edit.contexts(llama, count=3, lengths=(2, 4))
     assert len(some) == 6

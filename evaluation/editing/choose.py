@@ -9,10 +9,10 @@ import sys
 from typing import Any
 
 from assay import Model
-from assay.edit import Descent, contexts, finetune, memit, second_moment, stored, summary
-from evaluation.editing.common import facts, judge, own_text
+from assay.edit import contexts, finetune, second_moments, sought, stored, summary
+from evaluation.editing.common import CONTEXTS, facts, judge, own_text
 
-CHOICE: dict[str, Any] = {"layer": 8, "layers": [6, 7, 8, 9, 10], "weight": 1000.0, "most": 5e-3, "steps": 25}
+CHOICE: dict[str, Any] = {"layer": 4, "layers": [1, 2, 3], "weight": 5000.0, "most": 8e-3, "steps": 25}
 
 
 def say(text: str) -> None:
@@ -24,22 +24,22 @@ def say(text: str) -> None:
 def main() -> None:
     """Print S and its parts for layers of ROME, layers and weights of MEMIT, and bounds of fine-tuning."""
     model, (tune, _) = Model.load(), facts()
-    rewrites, before, text = [fact.rewrite for fact in tune], contexts(model), own_text(model)
-    moments = {layer: second_moment(model, text, at=f"L{layer}.mlp.act") for layer in range(2, 21)}
-    for layer in (2, 4, 6, 8, 10, 12, 14, 16, 18, 20):
-        at = f"L{layer}.mlp.out @ subject[-1]"
-        found = stored(model, rewrites, at=at, before=before, descent=Descent())
-        edits = (one.edit(moments[layer]) for one in found)
-        say(f"ROME L{layer}: {summary(judge(model, tune, edits, lambda _: None, 0).scores)}")
-    for layers in (range(4, 9), range(6, 11), range(8, 13), range(10, 15)):
-        for weight in (100.0, 1000.0, 15_000.0):
-            edit = memit(model, rewrites, layers=layers, moments=moments, weight=weight)
-            judged = judge(model, tune, [edit], lambda _: None)
+    few, before = tune[:20], contexts(model, CONTEXTS)
+    moments = second_moments(model, own_text(model))
+    say(f"second moments over {moments[0].count} tokens")
+    for layer in (1, 2, 3, 4, 5, 7):
+        found = stored(model, [fact.rewrite for fact in few], at=f"L{layer}.mlp.out @ subject[-1]", before=before)
+        say(f"ROME L{layer}: {summary(judge(model, few, (one.edit(moments[layer]) for one in found), None).scores)}")
+    rewrites = [fact.rewrite for fact in tune]
+    for layers in (range(1, 4), range(2, 7), range(5, 10)):
+        at_once = sought(model, rewrites, layer=layers[-1])
+        for weight in (1.0, 100.0, 1000.0, 5000.0, 15_000.0):
+            judged = judge(model, tune, [at_once.edit(layers, moments, weight)], None)
             told = f"{summary(judged.scores)}, perplexity × {judged.perplexity[0]:.3f}"
             say(f"MEMIT L{layers[0]}–L{layers[-1]}, {weight:g}: {told}")
-    for most in (5e-4, 2e-3, 5e-3, 2e-2):
-        tuned = (finetune(model, [one], layer=CHOICE["layer"], most=most) for one in rewrites)
-        say(f"fine-tuning within {most:g}: {summary(judge(model, tune, tuned, lambda _: None, 0).scores)}")
+    for most in (2e-3, 8e-3):
+        tuned = (finetune(model, [fact.rewrite], layer=CHOICE["layer"], most=most) for fact in few)
+        say(f"fine-tuning within {most:g}: {summary(judge(model, few, tuned, None).scores)}")
 
 
 if __name__ == "__main__":

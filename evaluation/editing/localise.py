@@ -3,7 +3,8 @@
 Two questions that are often taken for one:
 
 1. *Found.* A fact is rewritten by ROME at one layer, drawn by hashing. Whoever traces the edited model does not know which.
-   The layer found is that whose MLP alone, restored at the subject's last token, brings most of the new answer back.
+   Every MLP alone is restored at the subject's last token. Taken for the layer is the one that brings most of the new answer
+   back; or the one that brings back most beyond what it does on average for ten other facts, of the model as it was.
 2. *Foretold.* On the model as it is, does a layer's effect in tracing go with how well an edit there does (Hase et al. 2023
    found that it does not, on other models)? Asked within each fact, by rank correlation over layers.
 """
@@ -19,18 +20,28 @@ import numpy as np
 from scipy import stats
 
 from assay import Model, trace
-from assay.edit import Fact, SecondMoment, contexts, measure, second_moment, stored
+from assay.edit import Fact, SecondMoment, contexts, measure, second_moments, stored
 from assay.stats import bootstrap_interval, clopper_pearson
-from evaluation.editing.common import facts, own_text
+from evaluation.editing.common import CONTEXTS, facts, own_text
 from evaluation.editing.select import order
 from evaluation.markdown import table, write
 
 Moments = dict[int, SecondMoment]
 
 
-def found(model: Model, some: Sequence[Fact], moments: Moments, before: Sequence[str], wanted: int) -> list[str]:
-    """Plant, trace, compare: one row of the table. Plants that did not take are passed over, and counted."""
-    hits: list[tuple[int, int]] = []
+def by_layer(model: Model, fact: Fact) -> np.ndarray:
+    """What each MLP alone brings back at the subject's last token, as a share of what corruption took."""
+    traced = trace.causal(model, fact.prompt, restore="mlp.out", window=1, samples=5)
+    return np.asarray(traced.effect("mlp.out")[traced.subject[1] - 1] / traced.total)
+
+
+def found(
+    model: Model, some: Sequence[Fact], others: Sequence[Fact], moments: Moments, before: Sequence[str], wanted: int
+) -> list[list[str]]:
+    """Plant, trace, compare: a row of the table for each way to read a trace. Plants that do not take are passed over."""
+    usual = np.mean([by_layer(model, fact) for fact in others], axis=0)
+    planted: list[int] = []
+    read: dict[str, list[int]] = {"the layer of the largest effect": [], "the largest above other facts' mean": []}
     tried, layers = 0, model.shape.layers
     for fact in some:
         layer = int(order("plant", fact.relation, fact.subject), 16) % layers
@@ -40,17 +51,20 @@ def found(model: Model, some: Sequence[Fact], moments: Moments, before: Sequence
             said = model.generate(fact.prompt, tokens=4).text
             if not said.startswith(fact.new):
                 continue
-            traced = trace.causal(model, fact.prompt, restore="mlp.out", window=1, samples=5)
-        hits.append((layer, int(traced.effect("mlp.out")[traced.subject[1] - 1].argmax())))
-        sys.stderr.write(f"planted at L{layer}, found at L{hits[-1][1]}\n")
-        if len(hits) == wanted:
+            effect = by_layer(model, fact)
+        planted.append(layer)
+        for kept, shown in zip(read.values(), (effect, effect - usual), strict=True):
+            kept.append(int(shown.argmax()))
+        sys.stderr.write(f"planted at L{layer}, found at {[kept[-1] for kept in read.values()]}\n")
+        if len(planted) == wanted:
             break
-    off = np.abs(np.diff(np.array(hits), axis=1)[:, 0])
-    cells = []
-    for within in (0, 1):
-        count = clopper_pearson(int((off <= within).sum()), len(off))
-        cells.append(f"{100 * count.value:.0f} ({100 * count.low:.0f} to {100 * count.high:.0f})")
-    return [f"{len(hits)} of {tried} took", *cells, f"{np.median(off):g}", f"{100 / layers:.0f}"]
+    rows = []
+    for name, layers_found in read.items():
+        off = np.abs(np.array(layers_found) - np.array(planted))
+        counts = [clopper_pearson(int((off <= within).sum()), len(off)) for within in (0, 1)]
+        shares = [f"{100 * one.value:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})" for one in counts]
+        rows.append([name, f"{len(planted)} of {tried} took", *shares, f"{np.median(off):g}", f"{100 / layers:.0f}"])
+    return rows
 
 
 def foretold(
@@ -96,15 +110,15 @@ def main() -> None:
     """Print both tables, and with ``--write`` put them into the README beside."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--plants", type=int, default=40)
-    options.add_argument("--facts", type=int, default=30, help="facts that are edited at every third layer")
+    options.add_argument("--facts", type=int, default=20, help="facts that are edited at every third layer")
     options.add_argument("--write", action="store_true", help="put the tables into README.md")
     given = options.parse_args()
-    model, (_, test) = Model.load(), facts()
-    text, before = own_text(model), contexts(model, count=5)
-    moments = {layer: second_moment(model, text, at=f"L{layer}.mlp.act") for layer in range(model.shape.layers)}
+    model, (tune, test) = Model.load(), facts()
+    text, before = own_text(model), contexts(model, CONTEXTS)
+    moments = second_moments(model, text)
     planted = table(
-        ["plants", "layer found, %", "within one, %", "median distance", "by chance, %"],
-        [found(model, test, moments, before, given.plants)],
+        ["taken for the layer", "plants", "found, %", "within one, %", "median distance", "by chance, %"],
+        found(model, test, tune[:10], moments, before, given.plants),
     )
     layers = range(0, model.shape.layers, 3)
     told = table(

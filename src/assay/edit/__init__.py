@@ -19,8 +19,8 @@ from assay.edit.descent import PAPER, Descent, Rewrite
 from assay.edit.fact import Fact
 from assay.edit.finetune import finetune
 from assay.edit.measure import Measured, Score, generation_entropy, measure, perplexity, summary
-from assay.edit.memit import STREAM, memit
-from assay.edit.moments import SecondMoment, second_moment
+from assay.edit.memit import STREAM, Sought, memit, sought
+from assay.edit.moments import SecondMoment, second_moment, second_moments
 from assay.edit.rome import Stored, rome, stored
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Rewrite",
     "Score",
     "SecondMoment",
+    "Sought",
     "Stored",
     "contexts",
     "finetune",
@@ -43,6 +44,8 @@ __all__ = [
     "perplexity",
     "rome",
     "second_moment",
+    "second_moments",
+    "sought",
     "stored",
     "summary",
 ]

@@ -16,6 +16,8 @@ It misleads where facts share subjects: their keys are then near equal, and leas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,28 +65,80 @@ def memit(
     Raises `EmptyData` for nothing to do, `NoSuchSite` for layers without a down projection that adds to the stream,
     `ModelMismatch`, `BadData`, `NoSuchPosition`, `BadDose`.
     """
-    memories = _memories(model, rewrites, layers, moments, weight)
+    _refuse(model, rewrites, layers, moments, weight)
+    found = sought(model, rewrites, layer=layers[-1], before=before, descent=descent, memory=memory, progress=progress)
+    return found.edit(layers, moments, weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Sought:
+    """What MEMIT found for its facts; the expensive half, which choices of layers and weights share.
+
+    Attributes:
+        model: the model.
+        rewrites, goals: the facts, as given and as rows.
+        layer: the last layer, after which the streams are.
+        streams: z, ``[fact, d_model]`` in float64.
+        memory: bytes that a batch's activations may take.
+    """
+
+    model: Model
+    rewrites: Sequence[Rewrite]
+    goals: Sequence[Goal]
+    layer: int
+    streams: Tensor
+    memory: int | None
+
+    def edit(
+        self, layers: Sequence[int], moments: Mapping[int, SecondMoment] | None = None, weight: float = 15_000.0
+    ) -> Edit:
+        """The changes, from the first of the layers to the last, which is `layer`. Raises as `memit` does."""
+        model = self.model
+        memories = _refuse(model, self.rewrites, layers, moments, weight)
+        if layers[-1] != self.layer:
+            raise NoSuchSite(
+                f"the streams were sought after layer {self.layer}",
+                found=f"layers up to {layers[-1]}",
+                hint="seek them again, or end there",
+            )
+        record = partial(
+            recorded,
+            model,
+            method="edit.memit",
+            arguments={"layers": list(layers), "weight": weight, "contexts": len(self.goals[0].rows) - 1},
+            rewrites=self.rewrites,
+            data="".join(moments[layer].data[:16] for layer in layers) if moments else "",
+        )
+        deltas: dict[int, Delta] = {}
+        for number, one in enumerate(memories):
+            so_far = [record(deltas)] if deltas else []
+            with model.edited(*so_far):
+                keys, now = _measured(model, self.goals, one.layer, (self.layer, "resid"), self.memory)
+            missing = (self.streams - now) / (len(layers) - number)
+            usual = moments[one.layer].ridged if moments else torch.eye(keys.shape[1], dtype=torch.float64)
+            over = torch.linalg.solve(weight * usual + keys.T @ keys, keys.T)
+            deltas[one.layer] = Delta(missing.T, over)
+        return record(deltas)
+
+
+def sought(
+    model: Model,
+    rewrites: Sequence[Rewrite],
+    *,
+    layer: int,
+    before: Sequence[str] | None = None,
+    descent: Descent | None = None,
+    memory: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sought:
+    """Find z after a layer for every fact. Arguments and errors as for `memit`."""
+    _refuse(model, rewrites, [layer], None, 1.0)
     before = contexts(model, 1, (10,), OPENINGS) if before is None else before
     goals = [Goal.of(model, rewrite, before) for rewrite in rewrites]
-    top: Place = (layers[-1], "resid")
+    top: Place = (layer, "resid")
     found = values(model, goals, top, descent or STREAM, memory=memory, progress=progress)
-    wanted = torch.stack([one.read[top][0] + one.delta for one in found]).double()
-    arguments = {"layers": list(layers), "weight": weight, "contexts": len(before), "facts": len(rewrites)}
-    data = "".join(moments[layer].data[:16] for layer in layers) if moments else ""
-
-    def so_far() -> Edit:
-        return recorded(model, deltas, method="edit.memit", arguments=arguments, rewrites=rewrites, data=data)
-
-    deltas: dict[int, Delta] = {}
-    for number, one in enumerate(memories):
-        with model.edited(*([so_far()] if deltas else [])):
-            keys, now = _measured(model, goals, one.layer, top, memory)
-        missing = (wanted - now) / (len(layers) - number)
-        width = keys.shape[1]
-        usual = moments[one.layer].ridged if moments else torch.eye(width, dtype=torch.float64)
-        over = torch.linalg.solve(weight * usual + keys.T @ keys, keys.T)
-        deltas[one.layer] = Delta(missing.T, over)
-    return so_far()
+    streams = torch.stack([one.read[top][0] + one.delta for one in found]).double()
+    return Sought(model, tuple(rewrites), goals, layer, streams, memory)
 
 
 def _measured(model: Model, goals: Sequence[Goal], layer: int, top: Place, memory: int | None) -> tuple[Tensor, Tensor]:
@@ -115,7 +169,7 @@ def _batches(goals: Sequence[Goal], budget: int) -> Iterator[list[Goal]]:
         yield list(goals[start : start + most])
 
 
-def _memories(
+def _refuse(
     model: Model,
     rewrites: Sequence[Rewrite],
     layers: Sequence[int],
@@ -135,10 +189,10 @@ def _memories(
             found="a norm stands behind the down projection, so that what it writes is not what the stream receives",
             hint="edit single facts with edit.rome, which works before the norm",
         )
-    missing = [layer for layer in layers if moments is not None and layer not in moments]
-    if missing:
+    without = [layer for layer in layers if moments is not None and layer not in moments]
+    if without:
         raise NoSuchSite(
-            f"no second moment is given for layer {missing[0]}",
+            f"no second moment is given for layer {without[0]}",
             found=", ".join(f"L{layer}" for layer in moments or ()),
             hint="measure it: edit.second_moment(…), or give none at all",
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 from assay.errors import BadData, EmptyData, NoSuchSite
 from assay.model.load import cache_folder
 from assay.provenance import digest_of
+from assay.run.capture import Moments
 from assay.run.model import Model
 from assay.site import Site
 
@@ -80,41 +81,82 @@ def second_moment(
     Raises `NoSuchSite` where the family has no ``mlp.act``, `EmptyData` without texts.
     """
     (site,) = model.sites(at).expect(1)
-    if site.part != "mlp.act":
-        raise NoSuchSite(f"{site} is no key of an edit", nearest=f"L{site.layer}.mlp.act", hint="keys are at mlp.act")
+    (found,) = second_moments(model, texts, at=site, progress=progress).values()
+    return found
+
+
+def second_moments(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    at: str | Site = "L:.mlp.act",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[int, SecondMoment]:
+    """The same for several layers in one pass, by layer. ``progress`` is called with texts done and texts in all."""
+    sites = list(model.sites(at))
+    for site in sites:
+        if site.part != "mlp.act":
+            raise NoSuchSite(
+                f"{site} is no key of an edit", nearest=f"L{site.layer}.mlp.act", hint="keys are at mlp.act"
+            )
     if not texts:
         raise EmptyData("there is no text to measure on", hint="give some hundred sentences, the more the better")
     data = digest_of(text.encode() for text in texts)
-    place = Site.parse(f"{str(site).partition(' @')[0]} @ 1:")
-    key = digest_of([model.fingerprint.encode(), str(place).encode(), data.encode()])
-    path = cache_folder() / "moments" / f"{key[:32]}.safetensors"
-    state = _read(path)
-    done, count, total = int(state["done"]), int(state["count"]), state["total"]
-    for portion in _portions(model, texts[done:]):
-        found = model.moments(portion, place)[place]
-        assert found.mean is not None and found.scatter is not None
-        added = found.scatter + found.count * torch.outer(found.mean, found.mean)
-        total = added.cpu() if not count else total + added.cpu()
-        done, count = done + len(portion), count + found.count
-        _write(path, done, count, total)
+    sums = [_Sum.of(model, site, data) for site in sites]
+    while (done := min(one.done for one in sums)) < len(texts):
+        # Layers that were broken off later wait until the others have come as far.
+        mine = [one for one in sums if one.done == done]
+        ends = min((one.done for one in sums if one.done > done), default=len(texts))
+        portion = _portion(model, texts[done:ends])
+        found = model.moments(portion, [one.place for one in mine])
+        for one in mine:
+            one.add(found[one.place], len(portion))
         if progress:
-            progress(done, len(texts))
-    return SecondMoment(site, total / count, count, model.fingerprint, data)
+            progress(done + len(portion), len(texts))
+    made = [SecondMoment(one.site, one.total / one.count, one.count, model.fingerprint, data) for one in sums]
+    return {one.site.layer: one for one in made if isinstance(one.site.layer, int)}
 
 
-def _portions(model: Model, texts: Sequence[str]) -> list[list[str]]:
-    made: list[list[str]] = [[]]
+@dataclass
+class _Sum:
+    """What has been summed of one site, and the file that keeps it."""
+
+    site: Site
+    place: Site
+    path: Path
+    done: int
+    count: int
+    total: Tensor
+
+    @classmethod
+    def of(cls, model: Model, site: Site, data: str) -> _Sum:
+        place = Site.parse(f"{str(site).partition(' @')[0]} @ 1:")
+        key = digest_of([model.fingerprint.encode(), str(place).encode(), data.encode()])
+        path = cache_folder() / "moments" / f"{key[:32]}.safetensors"
+        state = _read(path)
+        return cls(site, place, path, int(state["done"]), int(state["count"]), state["total"])
+
+    def add(self, found: Moments, texts: int) -> None:
+        assert found.mean is not None and found.scatter is not None
+        added = (found.scatter + found.count * torch.outer(found.mean, found.mean)).cpu()
+        self.total = self.total + added if self.count else added
+        self.done, self.count = self.done + texts, self.count + found.count
+        _write(self.path, self.done, self.count, self.total)
+
+
+def _portion(model: Model, texts: Sequence[str]) -> list[str]:
+    """As many texts as make a portion, one at least."""
+    made: list[str] = []
     tokens = 0
     for text in texts:
         length = len(model.row(text).tokens)
         if length < 2:
             raise BadData("a text has fewer than two tokens", found=repr(text[:60]), hint="leave such texts out")
-        if tokens + length > _PORTION and made[-1]:
-            made.append([])
-            tokens = 0
-        made[-1].append(text)
+        if made and tokens + length > _PORTION:
+            break
+        made.append(text)
         tokens += length
-    return [portion for portion in made if portion]
+    return made
 
 
 def _read(path: Path) -> dict[str, Tensor]:

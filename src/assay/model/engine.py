@@ -96,6 +96,17 @@ class Engine:
         cap = getattr(self.hf.config.get_text_config(), self.anatomy.softcap, None) if self.anatomy.softcap else None
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    def log_p(self, stream: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities of ``tokens [k]`` at ``rows [k]`` of a normed final stream ``[row, d_model]``, float32.
+
+        One tensor of logits is made, and overwritten: on the CPU a second one costs more than the arithmetic.
+        """
+        logits = self.unembed(stream).float()
+        logits -= logits.amax(dim=-1, keepdim=True)
+        rows, tokens = rows.to(logits.device), tokens.to(logits.device)
+        said = logits[rows, tokens]
+        return said - logits.exp_().sum(dim=-1).log()[rows]
+
     def empty_cache(self, rows: int, length: int, lowest: int = 0) -> SlotCache:
         """A cache for ``rows`` rows of up to ``length`` tokens, in the layers from ``lowest`` on."""
         return SlotCache.empty(rows, length, self.shape, self.dtype, self.device, lowest)

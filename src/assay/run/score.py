@@ -138,11 +138,9 @@ class _Head:
         states, into = torch.cat(self.states), np.array(self.into)
         rows, tokens = torch.tensor(self.wanted, device=states.device).T
         for start in range(0, self.held, self.most):
-            logits = self.core.engine.unembed(states[start : start + self.most]).float()
             mine = ((rows >= start) & (rows < start + self.most)).nonzero()[:, 0]
-            local = rows[mine] - start
-            found = (logits[local, tokens[mine]] - torch.logsumexp(logits, dim=-1)[local]).double().cpu().numpy()
-            np.add.at(self.total, tuple(into[mine.cpu().numpy()].T), found)
+            found = self.core.engine.log_p(states[start : start + self.most], rows[mine] - start, tokens[mine])
+            np.add.at(self.total, tuple(into[mine.cpu().numpy()].T), found.double().cpu().numpy())
         self.states, self.held, self.wanted, self.into = [], 0, [], []
 
 

@@ -98,8 +98,9 @@ def causal(
     corrupted = trunks(model, torch.tensor([row.tokens] * samples), places, embed)
 
     def probability(final: Tensor) -> Tensor:
-        logits = model.engine.unembed(final).float()
-        return (logits[..., token] - logits.logsumexp(dim=-1)).exp().cpu()
+        rows = final.flatten(0, -2)
+        found = model.engine.log_p(rows, torch.arange(len(rows)), torch.full((len(rows),), token))
+        return found.exp().view(final.shape[:-1]).cpu()
 
     floor = probability(corrupted.final).numpy()
     cells, branches = _branches(model, clean, corrupted, parts, start, window, severed, preset)

@@ -160,10 +160,9 @@ def _logprobs(core: Core, final: Tensor, at: Sequence[tuple[int, int]], tokens: 
     wanted, found = torch.tensor(tokens, device=final.device), torch.empty(len(tokens), dtype=torch.float64)
     for start in range(0, len(places), _HEAD):
         rows, columns = places[start : start + _HEAD].T
-        logits = core.engine.unembed(final[rows, columns]).float()
         mine = ((home >= start) & (home < start + _HEAD)).nonzero()[:, 0]
-        local = home[mine] - start
-        found[mine.cpu()] = (logits[local, wanted[mine]] - torch.logsumexp(logits, dim=-1)[local]).double().cpu()
+        read = core.engine.log_p(final[rows, columns], home[mine] - start, wanted[mine])
+        found[mine.cpu()] = read.double().cpu()
     return found.numpy()
 
 

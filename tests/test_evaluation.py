@@ -1,0 +1,31 @@
+"""The facts of the editing tables are what they are said to be."""
+
+from __future__ import annotations
+
+from assay import Model
+from assay.edit import Fact
+from evaluation.editing.select import FACTS, NEIGHBOURS, TUNE, candidates, known
+from evaluation.markdown import table
+
+
+def test_facts_are_complete_and_come_from_the_candidates() -> None:
+    facts, every = Fact.load(FACTS), candidates()
+    assert len(facts) - TUNE >= 200
+    assert all(fact in every for fact in facts)
+    assert len({(fact.relation, fact.subject) for fact in facts}) == len(facts)
+    for fact in every:
+        assert len(fact.paraphrases) == 2
+        assert len(set(fact.neighbourhood)) == NEIGHBOURS
+        assert fact.old != fact.new
+        assert fact.prompt.text not in fact.neighbourhood
+        assert all(fact.subject in way for way in fact.paraphrases)
+
+
+def test_the_model_knows_them(smollm2: Model) -> None:
+    facts = list(Fact.load(FACTS))[::10]
+    assert known(smollm2, facts) == facts
+
+
+def test_tables_are_aligned() -> None:
+    lines = table(["a", "bc"], [["ddd", "e"]]).splitlines()
+    assert lines == ["| a   | bc |", "|-----|----|", "| ddd | e  |"]
