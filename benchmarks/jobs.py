@@ -323,3 +323,49 @@ FACTS = {
     12: (" Leaning Tower of Pisa", " is in the country of", " Italy"),
 }
 """Job 4, by tokens: after "The" the subject, what follows it, and what is said next."""
+
+PROSE = (
+    "The market opens at seven, and by eight the best fruit has gone.",
+    "Our neighbour keeps bees behind the house and sells the honey in small jars.",
+    "It rained for three days, so the path along the river was closed.",
+    "She learned to repair clocks from her aunt, who had a shop near the harbour.",
+    "The museum moved the oldest maps into a room without windows.",
+    "Every spring the swallows come back to the same corner of the barn.",
+    "He counted the coins twice, wrote down the sum and locked the drawer.",
+    "Nobody could say who had painted the door green.",
+    "The bridge was built of stone in one summer and has stood for two hundred years.",
+    "In the evening the square fills with people who carry chairs from their kitchens.",
+    "A dog slept under the table while the committee argued about the fence.",
+    "The doctor explained the results slowly and drew a small picture.",
+    "Two of the windows face north, which is why the painter took the room.",
+    "They planted beans between the rows of corn, as their grandparents had done.",
+    "The last bus leaves before the concert ends, so most visitors come by bicycle.",
+    "At the top of the hill there is a bench with a view of both valleys.",
+)
+"""Job 2: shuffled, joined and cut."""
+
+CLAIMS = (
+    "Paris is the capital of France",
+    "Water boils at a lower temperature on a high mountain",
+    "The sun goes around the earth once a day",
+    "A spider has six legs",
+    "Gold is heavier than wood of the same size",
+    "The Amazon is a river in South America",
+    "Most penguins live near the North Pole",
+    "Seven times eight is fifty-six",
+    "Bread is usually made from flour, water and yeast",
+    "The moon gives off light of its own",
+    "A triangle has three sides",
+    "Whales are fish that lay eggs in warm water",
+    "Iron rusts when it is left in damp air",
+    "The Pacific is the smallest of the oceans",
+    "Sound travels faster in water than in air",
+    "Rome was founded after New York",
+)
+FRAMES = (
+    "{}. This is",
+    "Is the following statement true or false? {}. The statement is",
+    "A student wrote in the exam: {}. The teacher marked the sentence as",
+    "Here is a sentence from an old book that a friend asked me to check. {}. I read a little and found that it is",
+)
+"""Job 3: 16 claims in 4 frames."""
