@@ -1,6 +1,10 @@
-"""The facts of the editing tables are what they are said to be."""
+"""The facts of the editing tables are what they are said to be; and what makes the other tables still loads."""
 
 from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
 
 from assay import Model
 from assay.edit import Fact
@@ -29,3 +33,10 @@ def test_the_model_knows_them(smollm2: Model) -> None:
 def test_tables_are_aligned() -> None:
     lines = table(["a", "bc"], [["ddd", "e"]]).splitlines()
     assert lines == ["| a   | bc |", "|-----|----|", "| ddd | e  |"]
+
+
+@pytest.mark.parametrize(
+    "name", ["benchmarks.run", "calibration.run", "evaluation.editing.table", "evaluation.editing.localise"]
+)
+def test_what_makes_tables_still_loads(name: str) -> None:
+    assert import_module(name).main
