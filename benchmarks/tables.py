@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Series
+from evaluation.markdown import table as markdown_table
 
 HEADER = ("", "median s", "range", "× reference", "peak MB", "discarded", "agrees", "notes")
 
@@ -57,13 +58,8 @@ def save(path: Path, text: str, tables: Sequence[Table], versions: Mapping[str, 
 
 
 def _table(table: Table) -> str:
-    rows = [HEADER, *(_row(table, one) for one in table.series)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([f"### {table.title}", "", *lines])
+    rows = [_row(table, one) for one in table.series]
+    return f"### {table.title}\n\n{markdown_table(HEADER, rows)}"
 
 
 def _row(table: Table, one: Series) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from assay.stats import clopper_pearson, permutation_p
 from assay.verify import Verdict
 from assay.verify.rule import GATES
 from calibration.planted import WIDTH, Planted, planted
+from evaluation.markdown import table, write
 
 SITES = "L0:3.resid @ last"
 DOSES = (-1.0, 0.0, 1.0)
@@ -38,7 +39,6 @@ NEUTRAL = ("about1 so ask1 about2 so", "about3 so ask3 about4 so")
 ALPHA = 0.05
 NULL, PLANTED = 200, 100
 """Trials a row. At a true rate of .05, more than 16 of 200 come up in 2 % of rows."""
-BEGIN, END = "<!-- table -->", "<!-- end -->"
 
 Trial = Callable[[int], Verdict]
 
@@ -156,13 +156,6 @@ def row(name: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     )
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, in aligned columns."""
-    lines = [HEADER, ["---"] * len(HEADER), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
-
-
 def _share(ps: Sequence[float]) -> str:
     return f"{sum(p <= ALPHA for p in ps) / len(ps):.3f}" if ps else "–"
 
@@ -187,12 +180,10 @@ def main() -> int:
             verdicts = list(pool.map(trial, range(count), chunksize=5))
             rows.append(row(name, verdicts))
             sys.stderr.write(f"{' | '.join(rows[-1])} ({time.monotonic() - started:.0f} s)\n")
-    text = table(rows)
+    text = table(HEADER, rows)
     sys.stdout.write(f"{text}\n")
     if options.write:
-        page = Path(__file__).with_name("README.md")
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        write(Path(__file__).with_name("README.md"), "table", text)
     return 0
 
 

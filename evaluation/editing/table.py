@@ -31,7 +31,7 @@ def main() -> None:
     """Print the table, and with ``--write`` put it into the README beside."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--facts", type=int, default=200, help="facts that are edited one by one")
-    options.add_argument("--fewer", type=int, default=100, help="of which so many for what shares no search")
+    options.add_argument("--fewer", type=int, default=50, help="of which so many for what shares no search")
     options.add_argument("--together", type=int, default=100, help="facts that MEMIT edits at once")
     options.add_argument("--write", action="store_true", help="put the table into README.md")
     given = options.parse_args()
@@ -55,7 +55,7 @@ def main() -> None:
     for preset in ("r-rome", "p-rome", "code"):
         rows.append(
             line(f"ROME, `{preset}`", judge(model, alone, (one.edit(moments[layer], preset) for one in found), say, 10))
-        )  # type: ignore[arg-type]
+        )
         say(preset)
     alone, rewrites = alone[: given.fewer], rewrites[: given.fewer]
     found = stored(model, rewrites, at=at, before=before, descent=PAPER)

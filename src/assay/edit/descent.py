@@ -162,18 +162,19 @@ def values(
 ) -> list[Value]:
     """Find δ at ``place`` for every goal. ``progress`` is called with facts done and facts in all."""
     found: list[Value] = []
-    for part in _batches(goals, token_budget(model, memory)):
+    for part in batches(goals, lambda row: len(row.tokens) - last_of(row), token_budget(model, memory)):
         found += Search(model, part, place, descent, read).run()
         if progress:
             progress(len(found), len(goals))
     return found
 
 
-def _batches(goals: Sequence[Goal], budget: int) -> Iterator[list[Goal]]:
+def batches(goals: Sequence[Goal], size_of: Callable[[Row], int], budget: int) -> Iterator[list[Goal]]:
+    """Goals whose rows come to at most ``budget`` tokens together, as ``size_of`` counts them; one goal at least."""
     batch: list[Goal] = []
     size = 0
     for goal in goals:
-        mine = sum(len(row.tokens) - last_of(row) for row in goal.rows)
+        mine = sum(map(size_of, goal.rows))
         if batch and size + mine > budget:
             yield batch
             batch, size = [], 0

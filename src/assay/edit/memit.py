@@ -15,7 +15,7 @@ It misleads where facts share subjects: their keys are then near equal, and leas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from assay.act.edit import Delta, Edit
 from assay.act.program import Place
 from assay.edit.contexts import OPENINGS, contexts
-from assay.edit.descent import Descent, Goal, Rewrite, last_of, values
+from assay.edit.descent import Descent, Goal, Rewrite, batches, last_of, values
 from assay.edit.memory import Memory, recorded
 from assay.edit.moments import SecondMoment
 from assay.errors import BadDose, EmptyData, NoSuchSite
@@ -145,7 +145,7 @@ def _measured(model: Model, goals: Sequence[Goal], layer: int, top: Place, memor
     """Each fact's key at a layer ``[fact, d_mlp]`` and its stream at the last layer ``[fact, d_model]``, in float64."""
     key: Place = (layer, "mlp.act")
     keys, streams = [], []
-    for batch in _batches(goals, token_budget(model, memory)):
+    for batch in batches(goals, lambda row: len(row.tokens), token_budget(model, memory)):
         rows = [row for goal in batch for row in goal.rows]
         seen: dict[Place, Tensor] = {}
         tokens, positions = right_padded([row.tokens for row in rows])
@@ -161,12 +161,6 @@ def _measured(model: Model, goals: Sequence[Goal], layer: int, top: Place, memor
             streams.append(stream[first])
             first += len(goal.rows)
     return torch.stack(keys), torch.stack(streams)
-
-
-def _batches(goals: Sequence[Goal], budget: int) -> Iterator[list[Goal]]:
-    most = max(1, budget // max(len(row.tokens) for goal in goals for row in goal.rows) // len(goals[0].rows))
-    for start in range(0, len(goals), most):
-        yield list(goals[start : start + most])
 
 
 def _refuse(

@@ -173,6 +173,7 @@ def head_of(hf: Any) -> nn.Module | None:
     """The projection onto the vocabulary, if the model has one."""
     try:
         return hf.get_output_embeddings()
+    # A class without a head may lack the method, or have one that only raises.
     except (AttributeError, NotImplementedError):
         return None
 
