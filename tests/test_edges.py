@@ -10,24 +10,23 @@ from transformers import PreTrainedTokenizerFast
 
 from assay import Model, trace
 from assay.errors import BadDose, NoSuchSite
-from assay.trace.edges import Ports
+from assay.graph import CausalGraph, Edges
 from tests.test_trace import linear_model, pairs_of
 
 METRIC: Any = dict(metric=lambda logits: logits[..., 7] - logits[..., 9])
 
 
-def every(model: Model, heads: bool = True) -> list[tuple[str, str]]:
-    ports = Ports.of(model, heads)
-    return [(u, v) for u in ports.writers for v in ports.after(u, model.engine.anatomy.parallel)]
+def every(model: Model, heads: bool = True, split: bool = False) -> list[tuple[str, str]]:
+    return list(Edges(CausalGraph(model), heads, split).all)
 
 
-@pytest.mark.parametrize("heads", [True, False])
+@pytest.mark.parametrize(("heads", "split"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("mode", ["denoise", "noise"])
-def test_all_edges_together_make_the_other_run(model: Model, mode: Any, heads: bool) -> None:
+def test_all_edges_together_make_the_other_run(model: Model, mode: Any, heads: bool, split: bool) -> None:
     clean, hurt = pairs_of(model)
     found = trace.patching(model, clean, hurt, at="L0.resid", mode=mode, **METRIC)
     np.testing.assert_allclose(
-        trace.paths(model, clean, hurt, every(model, heads), mode=mode, **METRIC), found.target, atol=2e-5
+        trace.paths(model, clean, hurt, every(model, heads, split), mode=mode, **METRIC), found.target, atol=2e-5
     )
     np.testing.assert_allclose(
         trace.paths(model, clean, hurt, [], mode=mode, **METRIC), plain(model, clean, hurt, mode), atol=1e-5
@@ -41,12 +40,10 @@ def plain(model: Model, clean: Any, hurt: Any, mode: str) -> np.ndarray:
 
 def test_all_edges_of_one_writer_are_that_writer_patched(model: Model) -> None:
     clean, hurt = pairs_of(model)
-    ports = Ports.of(model)
-    for name in [one for one in ports.writers if one.startswith(("embed", "L1"))]:
-        (layer, part), head = ports.writers[name]
-        site = "embed" if layer is None else f"L{layer}.{part}" if head is None else f"L{layer}.head[{head}].z"
-        node = trace.patching(model, clean, hurt, at=site, whole_rows=True, **METRIC)
-        edges = [(name, reader) for reader in ports.after(name, model.engine.anatomy.parallel)]
+    known = Edges(CausalGraph(model))
+    for name in [one for one in known.writers if one.startswith(("embed", "L1"))]:
+        node = trace.patching(model, clean, hurt, at=name, whole_rows=True, **METRIC)
+        edges = [(u, v) for u, v in known.all if u == name]
         np.testing.assert_allclose(trace.paths(model, clean, hurt, edges, **METRIC), node.values[0, 0], atol=2e-5)
 
 
@@ -60,6 +57,30 @@ def test_the_estimate_is_exact_where_the_model_is_linear(tokenizer: PreTrainedTo
         score = found.scores[found.writers.index(edge[0]), found.readers.index(edge[1])]
         assert score == pytest.approx(exact, abs=2e-5), edge
     assert np.nanmax(np.abs(found.scores)) > 1e-3
+
+
+def test_queries_keys_and_values_read_apart(model: Model) -> None:
+    """A writer's edges to all that a layer's heads read are its edge to the attention; one alone is less."""
+    clean, hurt = pairs_of(model)
+    split = {v for _, v in every(model, split=True)}
+    own = sorted(v for v in split if v.startswith("L1.head"))
+    if model.engine.anatomy.mlp_in is None:
+        assert own == []
+        return
+    assert len(own) == 3 * model.shape.heads
+    whole = trace.paths(model, clean, hurt, [("L0.mlp.out", "L1.attn")], **METRIC)
+    np.testing.assert_allclose(
+        trace.paths(model, clean, hurt, [("L0.mlp.out", v) for v in own], **METRIC), whole, atol=2e-5
+    )
+    base = plain(model, clean, hurt, "denoise")
+    assert np.abs(trace.paths(model, clean, hurt, [("L0.mlp.out", "L1.head[0].v")], **METRIC) - base).max() > 1e-5
+    found = trace.edges(model, clean, hurt, split=True, **METRIC)
+    merged = trace.edges(model, clean, hurt, **METRIC)
+    row = found.writers.index("L0.mlp.out")
+    parts = sum(found.scores[row, found.readers.index(v)] for v in own)
+    assert parts == pytest.approx(
+        merged.scores[merged.writers.index("L0.mlp.out"), merged.readers.index("L1.attn")], abs=1e-5
+    )
 
 
 def test_edges_that_there_are(model: Model) -> None:
@@ -88,10 +109,10 @@ def test_finer_grids_agree(model: Model) -> None:
 @pytest.mark.parametrize(
     ("edges", "error", "text"),
     [
-        ([("L1.head[9]", "logits")], NoSuchSite, "has no end 'L1.head\\[9\\]'"),
+        ([("L1.head[9].z", "logits")], NoSuchSite, "has no end 'L1.head\\[9\\].z'"),
         ([("embed", "L1.head[0]")], NoSuchSite, "has no end 'L1.head\\[0\\]'"),
-        ([("L1.mlp", "L1.attn")], NoSuchSite, "L1.attn does not read what L1.mlp writes"),
-        ([("L0.attn", "logits"), ("L0.head[0]", "logits")], NoSuchSite, "has no end 'L0.head\\[0\\]'"),
+        ([("L1.mlp.out", "L1.attn")], NoSuchSite, "L1.attn does not read what L1.mlp.out writes"),
+        ([("L0.attn.out", "logits"), ("L0.head[0].z", "logits")], NoSuchSite, "has no end 'L0.head\\[0\\].z'"),
     ],
 )
 def test_edges_that_there_are_not(llama: Model, edges: Any, error: type[Exception], text: str) -> None:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from assay import edit, find, trace, verify
+    from assay import circuits, edit, find, scrub, trace, verify
     from assay.act.edit import Delta, Edit
     from assay.act.intervention import Intervention, ablate, add, clamp, freeze, noise, patch
     from assay.audit.plan import audit
@@ -39,7 +39,7 @@ _HOMES = {
     "Site": "assay.site",
     "Sites": "assay.sites",
 }
-_ROOMS = ("audit", "edit", "find", "trace", "verify")
+_ROOMS = ("audit", "circuits", "edit", "find", "scrub", "trace", "verify")
 
 __all__ = [
     "AssayError",
@@ -58,12 +58,14 @@ __all__ = [
     "ablate",
     "add",
     "audit",
+    "circuits",
     "clamp",
     "edit",
     "find",
     "freeze",
     "noise",
     "patch",
+    "scrub",
     "trace",
     "verify",
 ]

@@ -21,6 +21,7 @@
     │   ├── EmptyData             nothing to learn from, or prompts that tokenise to nothing
     │   ├── OneClass              labels that do not differ
     │   ├── BadData               a file or row that does not read as what it should be
+    │   ├── BadHypothesis         a hypothesis that does not fit the model, or claims a place twice
     │   └── LeakedData            items that found or tuned a direction came back at its test
     ├── FileError
     │   ├── CorruptFile           a file that is not what its name says, or was cut short
@@ -134,6 +135,9 @@ class OneClass(DataError): ...
 
 
 class BadData(DataError): ...
+
+
+class BadHypothesis(DataError): ...
 
 
 class LeakedData(DataError): ...

@@ -6,9 +6,11 @@ numerics stay Hugging Face's own. Adding a family is one entry; `selftest` then 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from assay.errors import NotACausalLM, UnknownArchitecture, nearest
@@ -30,6 +32,9 @@ class Anatomy:
             or themselves where there is none); ``mlp_in`` is None where both read through one.
         parallel: attention and MLP read the same stream, so there is no ``mid``.
         softcap: name of the config field that caps the logits, if any.
+        qkv: in a block, the projections that give queries, keys and values; one path where a single one gives all three.
+        woven: whether that single one gives the three head by head, and not one after the other.
+        qk_norms: in a block, the norms that queries and keys go through, if any.
     """
 
     blocks: str = "model.layers"
@@ -42,6 +47,9 @@ class Anatomy:
     mlp_in: str | None = "post_attention_layernorm"
     parallel: bool = False
     softcap: str | None = None
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    woven: bool = False
+    qk_norms: tuple[str, ...] = ()
 
     @property
     def heads_add(self) -> bool:
@@ -61,18 +69,23 @@ _GEMMA = Anatomy(
     mlp_in="pre_feedforward_layernorm",
     softcap="final_logit_softcapping",
 )
+_QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _EXPERTS = Anatomy(down=None)
 
 ANATOMIES: dict[str, Anatomy] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "phi3": _LLAMA,
+    "qwen3": replace(_LLAMA, qk_norms=_QK_NORMS),
+    "phi3": replace(_LLAMA, qkv=("self_attn.qkv_proj",)),
     "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
+    "gemma3_text": replace(_GEMMA, qk_norms=_QK_NORMS),
     "olmo2": Anatomy(
-        attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm", attn_in="self_attn", mlp_in="mlp"
+        attn_out="post_attention_layernorm",
+        mlp_out="post_feedforward_layernorm",
+        attn_in="self_attn",
+        mlp_in="mlp",
+        qk_norms=_QK_NORMS,
     ),
     "mixtral": _EXPERTS,
     "qwen2_moe": _EXPERTS,
@@ -85,6 +98,7 @@ ANATOMIES: dict[str, Anatomy] = {
         attn="attn",
         attn_in="ln_1",
         mlp_in="ln_2",
+        qkv=("attn.c_attn",),
     ),
     "gpt_neox": Anatomy(
         blocks="gpt_neox.layers",
@@ -93,6 +107,8 @@ ANATOMIES: dict[str, Anatomy] = {
         down="mlp.dense_4h_to_h",
         attn="attention",
         parallel=True,
+        qkv=("attention.query_key_value",),
+        woven=True,
     ),
     "gptj": Anatomy(
         blocks="transformer.h",
@@ -103,6 +119,7 @@ ANATOMIES: dict[str, Anatomy] = {
         attn_in="ln_1",
         mlp_in=None,
         parallel=True,
+        qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     ),
     "opt": Anatomy(
         blocks="model.decoder.layers",
@@ -126,6 +143,19 @@ def matrix(module: nn.Module) -> Tensor:
     """A projection's weight ``[out, in]``."""
     weight = module.get_parameter("weight").detach()
     return weight.T if crosswise(module) else weight
+
+
+def by_head(anatomy: Anatomy, shape: Shape, given: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries ``[…, head, d_head]``, keys and values ``[…, kv head, d_head]``, of what the projections ``qkv`` give,
+    ``[…, out]`` each. Weights ``[in, out]`` and biases split in the same way.
+    """
+    whole = torch.cat(list(given), dim=-1)
+    if anatomy.woven:
+        query, key, value = whole.unflatten(-1, (shape.heads, 3, shape.d_head)).unbind(dim=-2)
+        return query, key, value
+    widths = [shape.d_head * heads for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
+    query, key, value = (part.unflatten(-1, (-1, shape.d_head)) for part in whole.split(widths, dim=-1))
+    return query, key, value
 
 
 _HOW = """declare it, and the self-test will prove it:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -117,3 +118,16 @@ def _interval(offsets: list[tuple[int, int]], start: int, end: int, mark: str) -
             hint="give the span at least one character, and use a fast tokenizer",
         )
     return inside[0], inside[-1] + 1
+
+
+def answer_token(tokenizer: Any, prompt: Prompt, tokens: Sequence[int], answer: str) -> int:
+    """The one token of an answer that is read at the prompt's last token. Raises `BadData` where there are several."""
+    found = continuation(tokenizer, prompt, tuple(tokens), answer)
+    if len(found) > 1:
+        raise BadData(
+            f"the answer {answer!r} has {len(found)} tokens; one is read, at the prompt's last",
+            found=" | ".join(tokenizer.decode([token]) for token in found),
+            nearest=repr(tokenizer.decode([found[0]])),
+            hint="give its first token, or an answer that is one token",
+        )
+    return found[0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from assay.act.program import Place, Program
 from assay.model.anatomy import Anatomy, head_of, shape_of
 from assay.model.clock import BranchCache, SlotCache, SuffixCache, columns
-from assay.model.hooks import Hooks, Tap
+from assay.model.hooks import Hooks, Tap, only
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Engine:
             stack.enter_context(self._driven())
             if start is not None or end is not None:
                 entry, stream = (start.entry, start.stream) if start else (0, None)
-                stack.enter_context(self.hooks.resumed(entry, stream, end, self._tuples))
+                stack.enter_context(only(self.hooks.blocks, entry, stream, end, self._tuples))
             stack.enter_context(self.hooks.tapped(self._taps(program, reads or {}, positions)))
             output = (self.hf if scores else self._body)(**arguments)
         return output.logits if scores else output.last_hidden_state

@@ -1,6 +1,6 @@
 """The only file that touches torch hooks, and the only one that replaces anything on a module.
 
-`Hooks` shows taps the activation at a place and puts back what they return. `resumed` starts a forward pass in the
+`Hooks` shows taps the activation at a place and puts back what they return. `only` starts a forward pass in the
 middle: the blocks below return at once, and the one just below the entry returns the stored stream, so hooks on it fire
 as ever. `patterned` makes attention weights readable and writable. All of them give the model back as it was.
 """
@@ -26,6 +26,8 @@ from assay.sites import Shape
 Tap = Callable[[Tensor], Tensor | None]
 """Sees an activation, ``[row, pos, d]`` or ``[row, pos, head, d]``; what it returns, unless None, takes its place."""
 
+_READS = (".q.in", ".k.in", ".v.in")
+"""Parts of a head that read the stream; no sites, like ``attn.in``."""
 _Attend = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -50,6 +52,84 @@ def keeper(seen: dict[Place, Tensor], place: Place) -> Tap:
         seen[place] = h.detach()
 
     return tap
+
+
+def on_input(stack: ExitStack, module: nn.Module, tap: Tap) -> None:
+    """Show a tap the first argument of every call of a module, until the stack is closed."""
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = "hidden_states"
+        h = args[0] if args else kwargs[name]
+        new = tap(h)
+        if new is None or new is h:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
+
+    _held(stack, module.register_forward_pre_hook(before, with_kwargs=True))
+
+
+def on_output(stack: ExitStack, module: nn.Module, tap: Tap) -> None:
+    """Show a tap what every call of a module gives, of a tuple the first, until the stack is closed."""
+
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        h = output[0] if isinstance(output, tuple) else output
+        new = tap(h)
+        if new is None or new is h:
+            return None
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    _held(stack, module.register_forward_hook(after))
+
+
+@contextmanager
+def only(
+    blocks: Sequence[nn.Module], entry: int, stream: Tensor | None, end: int | None, tuples: bool
+) -> Iterator[None]:
+    """Run blocks ``entry`` to ``end`` (exclusive) only, with ``stream`` as the output of the block below ``entry``."""
+
+    def skip(value: Tensor | None) -> Callable[..., Any]:
+        def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            h = hidden_states if value is None else value
+            return (h, None) if tuples else h
+
+        return forward
+
+    with ExitStack() as stack:
+        for index, block in enumerate(blocks):
+            if index < entry or (end is not None and index >= end):
+                _replace(stack, block, "forward", skip(stream if index == entry - 1 else None))
+        yield
+
+
+class _Copies:
+    """Rows of one layer's attention, and behind them a copy of all rows for each reader that is tapped."""
+
+    def __init__(self, taps: Mapping[tuple[str, int], Tap]) -> None:
+        self.taps, self.rows = dict(taps), 0
+        self.roles = {role for role, _ in taps}
+
+    def made(self, h: Tensor) -> Tensor:
+        """The rows, then each reader's copy of them."""
+        self.rows = len(h)
+        shown = [(tap(h), h) for tap in self.taps.values()]
+        return torch.cat([h, *(old if new is None else new for new, old in shown)])
+
+    def cut(self, h: Tensor) -> Tensor:
+        """The rows alone."""
+        return h[: self.rows]
+
+    def gathered(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values ``[row, head, pos, d_head]`` of the rows, each reader's from its copy."""
+        groups = query.shape[1] // key.shape[1] if self.roles & {"k", "v"} else 1
+        found = []
+        for role, whole in (("q", query), ("k", key), ("v", value)):
+            of_group = 1 if role == "q" else groups
+            own = list(whole[: self.rows].repeat_interleave(of_group, dim=1).unbind(1))
+            for number, (which, head) in enumerate(self.taps, start=1):
+                if which == role:
+                    own[head] = whole[number * self.rows : (number + 1) * self.rows, head // of_group]
+            found.append(torch.stack(own, dim=1))
+        return tuple(found)
 
 
 class Hooks:
@@ -79,9 +159,14 @@ class Hooks:
         self._stack.close()
         self._taps = taps
         with ExitStack() as stack:
+            own = {place: tap for place, tap in taps.items() if place[1].endswith(_READS)}
+            if own:
+                stack.enter_context(self._apart(own))
             # Whatever else reads block 0's input has to see it as the taps on it leave it.
             for place, tap in sorted(taps.items(), key=lambda item: item[0][1] != "embed"):
                 layer, part = place
+                if place in own:
+                    continue
                 if part == "mid" and (layer, "attn.out") in taps:
                     continue
                 if part == "attn.out" and (layer, "mid") in taps:
@@ -98,21 +183,21 @@ class Hooks:
     def _install(self, stack: ExitStack, layer: int | None, part: str, tap: Tap) -> None:
         block = self.blocks[layer or 0]  # "embed" is the first block's input
         if part == "embed":
-            self._on_input(stack, self.blocks[0], tap)
+            on_input(stack, self.blocks[0], tap)
         elif part == "resid":
-            self._on_output(stack, block, tap)
+            on_output(stack, block, tap)
         elif part in ("attn.out", "mlp.out"):
-            self._on_output(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
+            on_output(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
         elif part in ("attn.in", "mlp.in"):  # no sites: copies of the stream, each with one reader
-            self._on_input(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
+            on_input(stack, module_at(block, getattr(self.anatomy, part.replace(".", "_"))), tap)
         elif part == "mlp.down":  # no site either: in some families a norm stands between it and mlp.out
             assert self.anatomy.down is not None
-            self._on_output(stack, module_at(block, self.anatomy.down), tap)
+            on_output(stack, module_at(block, self.anatomy.down), tap)
         elif part == "mlp.act":
             assert self.anatomy.down is not None
-            self._on_input(stack, module_at(block, self.anatomy.down), tap)
+            on_input(stack, module_at(block, self.anatomy.down), tap)
         elif part == "head.z":
-            self._on_input(stack, module_at(block, self.anatomy.o_proj), _by_head(tap, self.shape.heads))
+            on_input(stack, module_at(block, self.anatomy.o_proj), _by_head(tap, self.shape.heads))
         elif part == "logits":
             self._on_logits(stack, tap)
 
@@ -131,31 +216,8 @@ class Hooks:
             new = mid(stream)
             return first if new is None or new is stream else added + (new - stream)
 
-        self._on_input(stack, block, keep)
-        self._on_output(stack, module_at(block, self.anatomy.attn_out), through)
-
-    def _on_input(self, stack: ExitStack, module: nn.Module, tap: Tap) -> None:
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            name = "hidden_states"
-            h = args[0] if args else kwargs[name]
-            new = tap(h)
-            if new is None or new is h:
-                return None
-            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
-
-        _held(stack, module.register_forward_pre_hook(before, with_kwargs=True))
-
-    def _on_output(self, stack: ExitStack, module: nn.Module | None, tap: Tap) -> None:
-        assert module is not None
-
-        def after(_: nn.Module, __: Any, output: Any) -> Any:
-            h = output[0] if isinstance(output, tuple) else output
-            new = tap(h)
-            if new is None or new is h:
-                return None
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        _held(stack, module.register_forward_hook(after))
+        on_input(stack, block, keep)
+        on_output(stack, module_at(block, self.anatomy.attn_out), through)
 
     def _on_logits(self, stack: ExitStack, tap: Tap) -> None:
         def after(_: nn.Module, __: Any, output: Any) -> Any:
@@ -181,23 +243,6 @@ class Hooks:
         finally:
             handle.remove()
 
-    @contextmanager
-    def resumed(self, entry: int, stream: Tensor | None, end: int | None, tuples: bool) -> Iterator[None]:
-        """Run blocks ``entry`` to ``end`` (exclusive) only, with ``stream`` as the output of the block below ``entry``."""
-
-        def skip(value: Tensor | None) -> Callable[..., Any]:
-            def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-                h = hidden_states if value is None else value
-                return (h, None) if tuples else h
-
-            return forward
-
-        with ExitStack() as stack:
-            for index, block in enumerate(self.blocks):
-                if index < entry or (end is not None and index >= end):
-                    _replace(stack, block, "forward", skip(stream if index == entry - 1 else None))
-            yield
-
     @torch.no_grad()
     def blocks_return_tuples(self, body: nn.Module, device: torch.device) -> bool:
         """Whether a block returns its stream alone or first in a tuple, which differs between families and releases."""
@@ -222,6 +267,40 @@ class Hooks:
 
         with self._eagerly(around):
             yield seen
+
+    @contextmanager
+    def _apart(self, taps: Mapping[Place, Tap]) -> Iterator[None]:
+        """Give a head's queries, keys or values a copy of the stream of their own: ``(3, "head[5].q.in")``.
+
+        Copies go through the norm and the projections as rows of their own, and each head takes what is its own from them
+        where attention is computed; what they would give beyond that is cut off before the output projection.
+        """
+        by_layer: dict[int, dict[tuple[str, int], Tap]] = {}
+        for (layer, part), tap in taps.items():
+            assert layer is not None
+            head, role = part.removeprefix("head[").removesuffix(".in").split("].")
+            by_layer.setdefault(layer, {})[role, int(head)] = tap
+        made = {module_at(self.blocks[layer], self.anatomy.attn): _Copies(own) for layer, own in by_layer.items()}
+
+        def around(
+            module: nn.Module, natural: _Attend, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **more: Any
+        ) -> Any:
+            copies = made.get(module)
+            if copies is None:
+                return natural(query, key, value, *rest, **more)
+            with ExitStack() as stack:
+                if copies.roles & {"k", "v"} and hasattr(module, "num_key_value_groups"):
+                    _replace(stack, module, "num_key_value_groups", 1)
+                mixed, weights = natural(*copies.gathered(query, key, value), *rest, **more)
+            return torch.cat([mixed, mixed.new_zeros(len(query) - len(mixed), *mixed.shape[1:])]), weights
+
+        with ExitStack() as stack:
+            for module, copies in made.items():
+                block = self.blocks[next(i for i in by_layer if module_at(self.blocks[i], self.anatomy.attn) is module)]
+                on_input(stack, module_at(block, self.anatomy.o_proj), copies.cut)
+                on_input(stack, module_at(block, self.anatomy.attn_in), copies.made)
+            stack.enter_context(self._eagerly(around))
+            yield
 
     @contextmanager
     def _patterned(self, taps: Mapping[int | None, Tap]) -> Iterator[None]:
@@ -309,8 +388,8 @@ def _in_turn(first: Tap | None, then: Tap) -> Tap:
     return tap
 
 
-def _replace(stack: ExitStack, module: nn.Module, name: str, method: Callable[..., Any]) -> None:
-    """Put a method on this one module; afterwards it has what it had, be that its class's or one put there before."""
+def _replace(stack: ExitStack, module: nn.Module, name: str, method: Any) -> None:
+    """Put a method, or a value, on this one module; afterwards it has what it had, be that its class's or one put there before."""
     own = vars(module).get(name)
     setattr(module, name, method)
     stack.callback(lambda: setattr(module, name, own) if own is not None else delattr(module, name))

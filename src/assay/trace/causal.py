@@ -29,11 +29,11 @@ from assay.act.program import Place
 from assay.act.rows import Row
 from assay.errors import BadData, BadDose, BadVector, NoSuchPosition, NoSuchSite
 from assay.model.core import NEUTRAL
+from assay.model.encode import answer_token
 from assay.prompt import Prompt
 from assay.run.branch import Branch, Change, Trunks, grown, trunks
 from assay.run.model import Model
 from assay.run.plan import token_budget
-from assay.trace.contrast import answer_token
 from assay.trace.traced import Array, CausalTrace
 
 Part = Literal["resid", "mlp.out", "attn.out"]
@@ -196,7 +196,7 @@ def _answer(model: Model, prompt: Prompt, row: Row, answer: str | None, likely: 
     best = int(likely.argmax())
     if answer is None:
         return best
-    token = answer_token(model, prompt, row, answer)
+    token = answer_token(model.tokenizer, prompt, row.tokens, answer)
     if token != best and not insist:
         raise BadData(
             f"the model does not answer {answer!r}",

@@ -14,7 +14,7 @@ from torch import Tensor
 from assay.act.program import Place
 from assay.act.rows import Row
 from assay.errors import BadData, EmptyData, NoSuchSite
-from assay.model.encode import continuation
+from assay.model.encode import answer_token
 from assay.prompt import Prompt
 from assay.run.branch import Trunks, trunks
 from assay.run.model import Model
@@ -118,19 +118,6 @@ def contrasted(
     return Contrast(sites, measure, base, source, first, tokens, mode)
 
 
-def answer_token(model: Model, prompt: Prompt, row: Row, answer: str) -> int:
-    """The one token of an answer that is read at the prompt's last token. Raises `BadData` where there are several."""
-    tokens = continuation(model.tokenizer, prompt, row.tokens, answer)
-    if len(tokens) > 1:
-        raise BadData(
-            f"the answer {answer!r} has {len(tokens)} tokens; one is read, at the prompt's last",
-            found=" | ".join(model.decode([token]) for token in tokens),
-            nearest=repr(model.decode([tokens[0]])),
-            hint="give its first token, or an answer that is one token",
-        )
-    return tokens[0]
-
-
 def _metric(model: Model, prompt: Prompt, row: Row, metric: Metric | None, answers: tuple[str, str] | None) -> Metric:
     if (metric is None) == (answers is None):
         raise BadData(
@@ -138,7 +125,7 @@ def _metric(model: Model, prompt: Prompt, row: Row, metric: Metric | None, answe
         )
     if metric is not None:
         return metric
-    yes, no = (answer_token(model, prompt, row, answer) for answer in answers or ())
+    yes, no = (answer_token(model.tokenizer, prompt, row.tokens, answer) for answer in answers or ())
     return lambda logits: logits[..., yes] - logits[..., no]
 
 

@@ -11,81 +11,28 @@ so all edges together make the other run, and none leaves this one. `edges` esti
     score(u → v) = (a_u(source) − a_u(base)) · ∂M/∂input_v
 
 summed over tokens, mean over pairs; ``steps`` above 1 averages the gradient between the two inputs (EAP-IG), on a grid
-that is named. Queries, keys and values of a head are one reader here. Where a family puts a norm behind its attention
-(Gemma, OLMo 2) a head's part is not additive, so whole attentions write.
+that is named. Queries, keys and values of all heads are one reader, ``L7.attn``, or
+each its own, ``L7.head[2].k``. Where a family puts a norm behind its attention
+(Gemma, OLMo 2) a head's part is not additive, so whole attentions write. Ends are named as places are: ``L3.head[5].z`` writes,
+``L7.attn`` reads.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from assay.act.program import Place
-from assay.errors import NoSuchSite, nearest
-from assay.model.anatomy import matrix, module_at
+from assay.graph import CausalGraph, Edge, Edges
+from assay.graph.edges import Source
+from assay.prompt import Prompt
 from assay.run.model import Model
 from assay.trace.contrast import Contrast, Metric, Mode, Prompts, contrasted
 from assay.trace.gradients import Grid, gradients, refuse_grid
-
-Edge = tuple[str, str]
-"""A writer and a reader: ``("L3.head[5]", "L7.attn")``."""
-_EMBED: Place = (None, "embed")
-
-
-@dataclass(frozen=True)
-class Ports:
-    """A model's writers and readers, in the order of the forward pass.
-
-    Attributes:
-        writers: by name (``embed``, ``L3.head[5]`` or ``L3.attn``, ``L3.mlp``), where it writes, and its head if any.
-        readers: by name (``L3.attn``, ``L3.mlp``, ``logits``), where it reads.
-    """
-
-    writers: Mapping[str, tuple[Place, int | None]]
-    readers: Mapping[str, Place]
-
-    @classmethod
-    def of(cls, model: Model, heads: bool = True) -> Ports:
-        """Of a model; without ``heads``, whole attentions write."""
-        anatomy, shape = model.engine.anatomy, model.shape
-        writers: dict[str, tuple[Place, int | None]] = {"embed": (_EMBED, None)}
-        readers: dict[str, Place] = {}
-        for layer in range(shape.layers):
-            readers[f"L{layer}.attn"] = (layer, "attn.in")
-            if heads and anatomy.heads_add:
-                for head in range(shape.heads):
-                    writers[f"L{layer}.head[{head}]"] = ((layer, "head.z"), head)
-            else:
-                writers[f"L{layer}.attn"] = ((layer, "attn.out"), None)
-            if anatomy.mlp_in is not None:
-                readers[f"L{layer}.mlp"] = (layer, "mlp.in")
-            writers[f"L{layer}.mlp"] = ((layer, "mlp.out"), None)
-        readers["logits"] = (shape.layers - 1, "resid")
-        return cls(writers, readers)
-
-    def after(self, writer: str, parallel: bool) -> list[str]:
-        """The readers that a writer can reach."""
-        (layer, part), _ = self.writers[writer]
-        return [name for name, place in self.readers.items() if _reaches(layer, part, place, parallel)]
-
-    def place(self, edge: Edge, parallel: bool) -> tuple[tuple[Place, int | None], Place]:
-        """Where an edge's writer writes and its reader reads. Raises `NoSuchSite`."""
-        for name, known in zip(edge, (self.writers, self.readers), strict=True):
-            if name not in known:
-                raise NoSuchSite(
-                    f"the edge {edge[0]} → {edge[1]} has no end {name!r}",
-                    nearest=nearest(name, list(known)),
-                    hint="writers are embed, L3.head[5] (or L3.attn) and L3.mlp; readers are L3.attn, L3.mlp and logits",
-                )
-        if edge[1] not in self.after(edge[0], parallel):
-            raise NoSuchSite(f"{edge[1]} does not read what {edge[0]} writes", hint="an edge goes up the model")
-        return self.writers[edge[0]], self.readers[edge[1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,22 +64,30 @@ def edges(
     answers: tuple[str, str] | None = None,
     mode: Mode = "denoise",
     heads: bool = True,
+    split: bool = False,
     steps: int = 1,
     grid: Grid = "left",
 ) -> EdgeScores:
-    """Estimate what patching each edge would do to the metric. Arguments and errors as for `attribution`."""
+    """Estimate what patching each edge would do to the metric; with ``split`` each head's queries, keys and values read by
+    themselves, else whole attentions. Arguments and errors as for `attribution`.
+    """
     refuse_grid(steps, grid)
-    ports = Ports.of(model, heads)
-    pair = _contrast(model, ports, clean, corrupted, metric, answers, mode)
-    slopes = gradients(model, pair, list(ports.readers.values()), steps, grid)
-    parallel = model.engine.anatomy.parallel
-    scores = np.full((len(ports.writers), len(ports.readers)), np.nan, dtype=np.float32)
-    column = {name: index for index, name in enumerate(ports.readers)}
-    for row, (name, (place, head)) in enumerate(ports.writers.items()):
-        written = _written(model, place, head, pair.source.values[place] - pair.base.values[place]).float()
-        for reader in ports.after(name, parallel):
-            scores[row, column[reader]] = float((written * slopes[ports.readers[reader]]).sum()) / len(written)
-    return EdgeScores(tuple(ports.writers), tuple(ports.readers), scores)
+    known = Edges(CausalGraph(model), heads, split)
+    pair = _contrast(model, known, clean, corrupted, metric, answers, mode)
+    keys = {name: cast(Place, reader.key) for name, reader in known.readers.items()}
+    slopes = gradients(model, pair, list(dict.fromkeys(keys.values())), steps, grid)
+    source, base = pair.source.values, pair.base.values
+    change = {
+        name: known.graph.written(
+            port, port.of(source[cast(Place, port.key)]) - port.of(base[cast(Place, port.key)])
+        ).float()
+        for name, port in known.writers.items()
+    }
+    rows, columns = ({name: at for at, name in enumerate(ends)} for ends in (known.writers, known.readers))
+    scores = np.full((len(rows), len(columns)), np.nan, dtype=np.float32)
+    for u, v in known.all:
+        scores[rows[u], columns[v]] = float((change[u] * slopes[keys[v]]).sum()) / len(change[u])
+    return EdgeScores(tuple(rows), tuple(columns), scores)
 
 
 def paths(
@@ -150,75 +105,23 @@ def paths(
     Raises as `patching` does, and `NoSuchSite` for an edge that there is not.
     """
     chosen = list(dict.fromkeys(patched))
-    parallel = model.engine.anatomy.parallel
-    ports = Ports.of(model, heads=not any(writer.endswith(".attn") for writer, _ in chosen))
-    into: dict[Place, list[tuple[Place, int | None]]] = defaultdict(list)
-    for edge in chosen:
-        writer, reader = ports.place(edge, parallel)
-        into[reader].append(writer)
-    pair = _contrast(model, ports, clean, corrupted, metric, answers, mode)
-    now: dict[Place, Tensor] = {}
-
-    def tap(place: Place) -> Callable[[Tensor], Tensor | None]:
-        def through(h: Tensor) -> Tensor | None:
-            if place not in into:
-                now[place] = h
-                return None
-            new = h
-            for written, heads in _by_place(into[place]).items():
-                change = pair.source.values[written] - now[written]
-                new = new + _written(model, written, heads, change)
-            return new
-
-        return through
-
-    places = dict.fromkeys([*(writer for writers in into.values() for writer, _ in writers), *into])
-    final = model.engine.forward(pair.base.tokens, pair.base.positions, reads={place: tap(place) for place in places})
-    return pair.scored(model, final[:, -1])
+    heads, split = not any(u.endswith(".attn.out") for u, _ in chosen), any("head[" in v for _, v in chosen)
+    known = Edges(CausalGraph(model), heads, split)
+    known.check(chosen)
+    pair = _contrast(model, known, clean, corrupted, metric, answers, mode)
+    into = clean if mode == "noise" else corrupted
+    inputs = known.graph.inputs([into] if isinstance(into, str | Prompt) else into)
+    scores = known.patched(inputs, range(len(inputs)), chosen, cast(Source, pair.source.values))
+    return np.asarray(pair.measure(scores[:, -1].float()).float().cpu().numpy())
 
 
 def _contrast(
     model: Model,
-    ports: Ports,
+    known: Edges,
     clean: Prompts,
     corrupted: Prompts,
     metric: Metric | None,
     answers: tuple[str, str] | None,
     mode: Mode,
 ) -> Contrast:
-    places = dict.fromkeys(place for place, _ in ports.writers.values())
-    sites = [
-        "embed" if layer is None else f"L{layer}.{'head[:].z' if part == 'head.z' else part}" for layer, part in places
-    ]
-    return contrasted(model, clean, corrupted, sites, metric, answers, mode)
-
-
-def _reaches(layer: int | None, part: str, reader: Place, parallel: bool) -> bool:
-    at, port = reader
-    if layer is None or port == "resid":
-        return True
-    assert at is not None
-    return at > layer or (at == layer and port == "mlp.in" and part in ("head.z", "attn.out") and not parallel)
-
-
-def _by_place(writers: Sequence[tuple[Place, int | None]]) -> dict[Place, list[int] | None]:
-    found: dict[Place, list[int] | None] = {}
-    for place, head in writers:
-        if head is None:
-            found[place] = None
-        else:
-            found[place] = [*(found.get(place) or ()), head]
-    return found
-
-
-def _written(model: Model, place: Place, heads: int | Sequence[int] | None, change: Tensor) -> Tensor:
-    """What a change of a writer's activation adds to the stream, ``[pair, pos, d_model]``."""
-    if heads is None:
-        return change
-    kept = torch.zeros_like(change)
-    chosen = [heads] if isinstance(heads, int) else list(heads)
-    kept[:, :, chosen] = change[:, :, chosen]
-    assert place[0] is not None
-    project = module_at(model.engine.hooks.blocks[place[0]], model.engine.anatomy.o_proj)
-    # Not by calling it, which its hooks would see.
-    return kept.flatten(2) @ matrix(project).T
+    return contrasted(model, clean, corrupted, list(known.writers), metric, answers, mode)
