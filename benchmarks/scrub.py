@@ -13,7 +13,7 @@ from torch import Tensor
 
 from assay.graph import Graph
 from assay.graph.ports import Key
-from assay.model.hooks import Tap
+from assay.model.taps import Tap
 from assay.scrub.data import Items
 from assay.scrub.tree import Bound, Draws
 
@@ -127,12 +127,12 @@ def main(references: int = 200, rounds: int = 3) -> None:
     import time
 
     import numpy as np
-    from evaluation.scrubbing.brackets.ladder import case
 
     from assay.scrub.evaluate import Evaluation
-    from assay.scrub.recovered import cross_entropy
+    from assay.scrub.loss import cross_entropy
     from assay.scrub.tree import bind, draw
     from evaluation.markdown import table
+    from evaluation.scrubbing.brackets.ladder import case
 
     torch.set_num_threads(2)
     graph, data, rungs = case(seed=0, count=4000)

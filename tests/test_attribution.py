@@ -10,7 +10,7 @@ import torch
 
 from assay import Model, patch, trace
 from assay.errors import BadDose
-from assay.model.hooks import Attention
+from assay.model.attending import Attention
 from assay.trace.attention import _attention
 from assay.trace.contrast import contrasted
 from assay.trace.gradients import dropped, gradients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from assay import Edit
+from assay import Edit, scrub
 from assay.audit.claim import MEASURES
 from assay.cli import main
 from assay.cli.steer import show_texts
@@ -262,6 +263,41 @@ def test_trace_draws_a_map_for_each_part(folder: Path, assay: Assay, tmp_path: P
     ]
     assert "*" in out
     assert "<svg" in figure.read_text()
+
+
+def test_scrub_tells_what_a_hypothesis_explains(folder: Path, assay: Assay, tmp_path: Path) -> None:
+    story, data = tmp_path / "story.json", tmp_path / "data.jsonl"
+    scrub.node("input", parts=[scrub.node("subject", at="L1.mlp.out @ subject[-1]")], others="length").save(story)
+    rows = [
+        {"prompt": frame, "subject": name, "answer": answer, "kind": kind}
+        for frame, kind in (("The {subject} is in", 0), ("I love the {subject}", 1))
+        for name, answer in ((" cat", " Paris"), (" city", " Berlin"), (" capital", " Paris"))
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [
+        "--data",
+        data,
+        "--null",
+        "3",
+        "--tree",
+        tmp_path / "t.svg",
+        "--plot",
+        tmp_path / "p.svg",
+        "--model",
+        folder,
+    ]
+    code, out, err = assay("scrub", story, *given)
+    told = (
+        ("BadData: the baseline loses no more" in err) if code else ("loss recovered" in out and "random sites" in out)
+    )
+    assert told, (out, err)
+    if code == 0:
+        assert "<svg" in (tmp_path / "t.svg").read_text() and "<svg" in (tmp_path / "p.svg").read_text()
+    code, out, err = assay("scrub", tmp_path / "none.json", "--data", data, "--model", folder)
+    assert (code, out) == (2, "")
+    assert err.startswith("CorruptFile: ")
+    data.write_text('{"prompt": "The {subject} is"}\n')
+    assert "line 1 of" in assay("scrub", story, "--data", data, "--model", folder)[2]
 
 
 def test_edit_shows_the_text_before_and_after_and_keeps_the_edit(folder: Path, assay: Assay, tmp_path: Path) -> None:

@@ -36,7 +36,18 @@ def test_tables_are_aligned() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["benchmarks.run", "calibration.run", "evaluation.editing.table", "evaluation.editing.localise"]
+    "name",
+    [
+        "benchmarks.run",
+        "benchmarks.scrub",
+        "calibration.run",
+        "evaluation.circuits.__main__",
+        "evaluation.editing.average",
+        "evaluation.editing.localise",
+        "evaluation.editing.table",
+        "evaluation.scrubbing.brackets.ladder",
+        "evaluation.scrubbing.induction.ladder",
+    ],
 )
 def test_what_makes_tables_still_loads(name: str) -> None:
     assert import_module(name).main

@@ -474,3 +474,20 @@ def test_audits_can_claim_that_a_hypothesis_explains(llama: Model, tmp_path: Pat
         verdicts[name] = outcome["effects"][0]["value"]
     assert verdicts["whole"] == pytest.approx(1, abs=1e-5)
     assert verdicts["nothing"] < 0.5
+
+
+def test_audits_can_claim_that_heads_copy(llama: Model, tmp_path: Path) -> None:
+    threat = Threat(key="copies", statement="It does.", scope="Here.", benign="None.")
+    made: Any = dict(
+        threat="copies", statement="A.", method="B.", controls=("x",), refuted_by="C.", problem="toy", grade="low"
+    )
+    params = dict(heads=["L1.head[0].z", "L1.head[2].z"], count=3, draws=2)
+
+    def claims() -> Iterator[list[Claim]]:
+        yield [Claim(key="heads", measure="mechanism.copies", params=params, **made)]
+
+    with audit(problem="toy", question="Does it?", threats=[threat])(claims).run(llama, into=tmp_path) as ledger:
+        assert [entry.body for entry in ledger.entries("missing")] == []
+        (outcome,) = [entry.body for entry in ledger.entries("outcome")]
+    assert outcome["verdict"] == "not supported"  # two draws cannot reach .05
+    assert len(outcome["controls"][0]["values"]) == 2

@@ -42,7 +42,9 @@ def picture(circuit: Iterable[Edge], title: str = "") -> str:
     }
     roles = {_role(reader) for _, reader in edges}
     with styled():
-        canvas = Figure(figsize=(max(3.6, 1.35 * wide + 1), 0.85 * len(rows) + (1.15 if title else 0.8)))
+        canvas = Figure(
+            figsize=(max(3.6, 1.35 * wide + 1, 0.092 * len(title)), 0.85 * len(rows) + (1.15 if title else 0.8))
+        )
         axes = canvas.subplots()
         axes.set_axis_off()
         axes.set_xlim(0, wide)
@@ -50,7 +52,7 @@ def picture(circuit: Iterable[Edge], title: str = "") -> str:
         for writer, reader in edges:
             start, end, role = where[component(writer)], where[component(reader)], _role(reader)
             straight = abs(end[1] - start[1]) <= 1 or start[0] != end[0]
-            bend = {"q": -0.12, "k": 0.0, "v": 0.12, "": 0.0}[role] + (0 if straight else 0.35)
+            bend = {"q": -0.12, "k": 0.0, "v": 0.12, "": 0.0}[role] + (0 if straight else 0.55)
             axes.add_patch(
                 FancyArrowPatch(
                     (start[0], start[1] + 0.17),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import audit, check, doctor, edit, sites, steer, trace
+from assay.cli import audit, check, doctor, edit, heads, scrub, sites, steer, trace
 from assay.cli.terminal import out, show_error
 from assay.errors import AssayError
 
@@ -21,7 +21,9 @@ for command in (
     audit.audit,
     steer.steer,
     trace.trace,
+    heads.heads,
     edit.edit,
+    scrub.scrub,
     sites.sites,
     check.check,
     check.report,

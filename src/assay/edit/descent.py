@@ -24,7 +24,7 @@ from assay.act.rows import Row
 from assay.errors import BadData, NoSuchPosition
 from assay.model.clock import SuffixCache, right_padded
 from assay.model.engine import Engine, Start
-from assay.model.hooks import keeper
+from assay.model.taps import keeper
 from assay.prompt import Prompt
 from assay.run.model import Model
 from assay.run.plan import token_budget

@@ -19,7 +19,7 @@ from assay.edit.memory import Memory, recorded
 from assay.errors import BadDose, EmptyData
 from assay.model.clock import right_padded
 from assay.model.engine import Start
-from assay.model.hooks import keeper
+from assay.model.taps import keeper
 from assay.run.model import Model
 
 

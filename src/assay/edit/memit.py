@@ -30,7 +30,7 @@ from assay.edit.memory import Memory, recorded
 from assay.edit.moments import SecondMoment
 from assay.errors import BadDose, EmptyData, NoSuchSite
 from assay.model.clock import right_padded
-from assay.model.hooks import keeper
+from assay.model.taps import keeper
 from assay.run.model import Model
 from assay.run.plan import token_budget
 

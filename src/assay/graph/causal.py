@@ -17,7 +17,7 @@ from assay.model.anatomy import matrix, module_at
 from assay.model.clock import right_padded
 from assay.model.encode import answer_token
 from assay.model.engine import Start
-from assay.model.hooks import Tap
+from assay.model.taps import Tap
 from assay.prompt import Prompt
 from assay.run.model import Model
 from assay.site import PARTS, Positions, Site

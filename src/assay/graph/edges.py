@@ -18,7 +18,7 @@ from torch import Tensor
 
 from assay.errors import NoSuchSite, nearest
 from assay.graph.ports import Graph, Key, Port, Reader
-from assay.model.hooks import Tap, keeper
+from assay.model.taps import Tap, keeper
 
 End = TypeVar("End", Port, Reader)
 Edge = tuple[str, str]

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from assay.errors import BadData, NeverFired, NoSuchSite, nearest
 from assay.graph.ports import Key, Port, Reader
-from assay.model.hooks import Tap, on_input, on_output, only
+from assay.model.hooks import on_input, on_output, only
+from assay.model.taps import Tap
 from assay.site import Positions
 
 _NAME = re.compile(r"^(?:L(?P<layer>\d+)\.)?(?P<part>[\w.]+?)(?:\[(?P<head>\d+)\](?P<rest>\.\w+)?)?$")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from assay.model.hooks import Tap
+from assay.model.taps import Tap
 from assay.site import Positions
 
 Key = Hashable

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from assay.act.program import Place, Program
 from assay.model.anatomy import Anatomy, head_of, shape_of
 from assay.model.clock import BranchCache, SlotCache, SuffixCache, columns
-from assay.model.hooks import Hooks, Tap, only
+from assay.model.hooks import Hooks, only
+from assay.model.taps import Tap
 
 
 @dataclass(frozen=True)

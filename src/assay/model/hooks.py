@@ -11,7 +11,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,37 +20,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from assay.act.program import Place
 from assay.model.anatomy import Anatomy, module_at
+from assay.model.attending import Attention, Copies, mixed_again
+from assay.model.taps import Tap
 from assay.sites import Shape
-
-Tap = Callable[[Tensor], Tensor | None]
-"""Sees an activation, ``[row, pos, d]`` or ``[row, pos, head, d]``; what it returns, unless None, takes its place."""
 
 _READS = (".q.in", ".k.in", ".v.in")
 """Parts of a head that read the stream; no sites, like ``attn.in``."""
 _Attend = Callable[..., tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """One layer's attention as it was computed.
-
-    Attributes:
-        query, key: with positions in them, ``[row, head, pos, d_head]``; keys by their own heads, of which there may be fewer.
-        pattern: makes patterns ``[row, head, pos, key]`` of other queries and keys, everything else as it was.
-    """
-
-    query: Tensor
-    key: Tensor
-    pattern: Callable[[Tensor, Tensor], Tensor]
-
-
-def keeper(seen: dict[Place, Tensor], place: Place) -> Tap:
-    """A tap that keeps what it sees, and changes nothing."""
-
-    def tap(h: Tensor) -> None:
-        seen[place] = h.detach()
-
-    return tap
 
 
 def on_input(stack: ExitStack, module: nn.Module, tap: Tap) -> None:
@@ -99,37 +74,6 @@ def only(
             if index < entry or (end is not None and index >= end):
                 _replace(stack, block, "forward", skip(stream if index == entry - 1 else None))
         yield
-
-
-class _Copies:
-    """Rows of one layer's attention, and behind them a copy of all rows for each reader that is tapped."""
-
-    def __init__(self, taps: Mapping[tuple[str, int], Tap]) -> None:
-        self.taps, self.rows = dict(taps), 0
-        self.roles = {role for role, _ in taps}
-
-    def made(self, h: Tensor) -> Tensor:
-        """The rows, then each reader's copy of them."""
-        self.rows = len(h)
-        shown = [(tap(h), h) for tap in self.taps.values()]
-        return torch.cat([h, *(old if new is None else new for new, old in shown)])
-
-    def cut(self, h: Tensor) -> Tensor:
-        """The rows alone."""
-        return h[: self.rows]
-
-    def gathered(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values ``[row, head, pos, d_head]`` of the rows, each reader's from its copy."""
-        groups = query.shape[1] // key.shape[1] if self.roles & {"k", "v"} else 1
-        found = []
-        for role, whole in (("q", query), ("k", key), ("v", value)):
-            of_group = 1 if role == "q" else groups
-            own = list(whole[: self.rows].repeat_interleave(of_group, dim=1).unbind(1))
-            for number, (which, head) in enumerate(self.taps, start=1):
-                if which == role:
-                    own[head] = whole[number * self.rows : (number + 1) * self.rows, head // of_group]
-            found.append(torch.stack(own, dim=1))
-        return tuple(found)
 
 
 class Hooks:
@@ -280,7 +224,7 @@ class Hooks:
             assert layer is not None
             head, role = part.removeprefix("head[").removesuffix(".in").split("].")
             by_layer.setdefault(layer, {})[role, int(head)] = tap
-        made = {module_at(self.blocks[layer], self.anatomy.attn): _Copies(own) for layer, own in by_layer.items()}
+        made = {module_at(self.blocks[layer], self.anatomy.attn): Copies(own) for layer, own in by_layer.items()}
 
         def around(
             module: nn.Module, natural: _Attend, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **more: Any
@@ -313,7 +257,7 @@ class Hooks:
             module: nn.Module, natural: _Attend, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **more: Any
         ) -> Any:
             mixed, weights = natural(query, key, value, *rest, **more)
-            new = _mixed_again(attentions.get(module), weights, value)
+            new = mixed_again(attentions.get(module), weights, value)
             if new is None:
                 return mixed, weights
             # The library's functions give tokens before heads; a method of a module (GPT-J) heads before tokens.
@@ -351,15 +295,6 @@ class Hooks:
                 del ALL_ATTENTION_FUNCTIONS["eager"]
             else:
                 ALL_ATTENTION_FUNCTIONS["eager"] = before
-
-
-def _mixed_again(tap: Tap | None, weights: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Values mixed by what the tap makes of the weights ``[row, head, pos, key]``; None where it changes nothing."""
-    new = tap(weights.transpose(1, 2)) if tap else None
-    if new is None:
-        return None
-    weights = new.transpose(1, 2)
-    return torch.matmul(weights, value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)), weights
 
 
 def _by_head(tap: Tap, heads: int) -> Tap:

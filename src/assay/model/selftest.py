@@ -27,8 +27,8 @@ from assay.model.anatomy import module_at
 from assay.model.clock import right_padded
 from assay.model.core import NEUTRAL, Core
 from assay.model.engine import Start
-from assay.model.hooks import Tap
 from assay.model.load import cache_folder
+from assay.model.taps import Tap
 from assay.provenance import digest_of, versions
 from assay.site import Site
 

@@ -21,7 +21,7 @@ from assay.errors import NeverFired
 from assay.model.clock import BranchCache, SlotCache
 from assay.model.core import Core
 from assay.model.engine import Start
-from assay.model.hooks import keeper
+from assay.model.taps import keeper
 
 
 def _under(entry: int) -> Place:

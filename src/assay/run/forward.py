@@ -14,7 +14,7 @@ from assay.act.rows import Row
 from assay.errors import EmptyData, NeverFired, NoSuchRow, NoSuchSite, nearest
 from assay.model.clock import right_padded
 from assay.model.core import Core
-from assay.model.hooks import Tap, keeper
+from assay.model.taps import Tap, keeper
 from assay.site import Site
 
 

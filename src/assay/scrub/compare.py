@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import BadData, BadHypothesis
-from assay.graph import Graph, Port
+from assay.graph import Edges, Graph, Reader, graph_of
 from assay.run.model import Model
-from assay.scrub.data import Data
+from assay.scrub.data import Data, Items
 from assay.scrub.hypothesis import ANYTHING, INPUT, Node, node
 from assay.scrub.recovered import Bench, Recovered
 from assay.scrub.tree import Bound, bind
@@ -169,10 +169,9 @@ def independent(model: Model | Graph, hypothesis: Node, *, on: Data) -> Node:
     """The same hypothesis with what no part of a node claims drawn apart for each component that writes to it, rather than
     one input for all (Chan et al. 2022, appendix). Raises `BadHypothesis` where a part is a whole stream.
     """
-    bench = Bench(model, on)
-    bound = bind(bench.graph, bench.items, hypothesis)
-    writers = _writers(bench.graph)
-    changed = {one.path: _filled(bench.graph, one, writers) for one in bound.walk() if one.runs}
+    graph = graph_of(model)
+    bound = bind(graph, Items(graph, on), hypothesis)
+    changed = {one.path: _filled(graph, one) for one in bound.walk() if one.runs}
 
     def rebuilt(one: Node, path: tuple[int, ...]) -> Node:
         parts = tuple(rebuilt(part, (*path, index)) for index, part in enumerate(one.parts))
@@ -181,15 +180,7 @@ def independent(model: Model | Graph, hypothesis: Node, *, on: Data) -> Node:
     return rebuilt(hypothesis, ())
 
 
-def _writers(graph: Graph) -> list[Port]:
-    """What writes to the stream, heads rather than whole attentions."""
-    ports = [port for port in graph.ports() if port.writes]
-    split_up = {port.order[0] for port in ports if port.head is not None}
-    layers = {re.sub(r"\.head.*", "", port.name) for port in ports if port.head is not None and split_up}
-    return [port for port in ports if not (port.name.endswith("attn.out") and port.name[: -len(".attn.out")] in layers)]
-
-
-def _filled(graph: Graph, one: Bound, writers: list[Port]) -> tuple[Node, ...]:
+def _filled(graph: Graph, one: Bound) -> tuple[Node, ...]:
     reader = _reader(graph, one)
     claimed = {part.port.name for part in one.parts if part.port is not None}
     stream = [name for name in claimed if name.endswith(("resid", "mid"))]
@@ -198,14 +189,14 @@ def _filled(graph: Graph, one: Bound, writers: list[Port]) -> tuple[Node, ...]:
             f"{stream[0]} is claimed, so nothing that writes to it is left to be drawn apart",
             hint="claim what writes to the stream: heads and MLPs",
         )
+    writers = Edges(graph).writers.values()  # heads rather than whole attentions
     below = [port for port in writers if port.order < reader.order and port.name not in claimed]
     return tuple(node(ANYTHING, at=f"{port.name} -> {reader.name}") for port in below)
 
 
-def _reader(graph: Graph, one: Bound) -> Any:
+def _reader(graph: Graph, one: Bound) -> Reader:
     if one.port is None:
         return graph.reader("logits")
     if one.port.name.endswith("resid"):
         return graph.reader(one.port.name)
-    before: Callable[[Any], bool] = lambda reader: one.port is not None and reader.order < one.port.order
-    return [reader for reader in graph.readers() if before(reader)][-1]
+    return [reader for reader in graph.readers() if reader.head is None and reader.order < one.port.order][-1]

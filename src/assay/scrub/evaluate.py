@@ -18,7 +18,7 @@ from torch import Tensor
 from assay.errors import BadHypothesis
 from assay.graph import Graph, Port
 from assay.graph.ports import Key
-from assay.model.hooks import Tap
+from assay.model.taps import Tap
 from assay.scrub.data import Ids, Items
 from assay.scrub.tree import Bound, Draws
 from assay.site import Positions

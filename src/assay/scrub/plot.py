@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from assay.scrub.compare import Null
     from assay.scrub.recovered import Recovered
 
-_ROW, _COLUMN = 0.52, 2.9
+_ROW, _COLUMN, _LETTER = 0.52, 2.9, 0.064
 """Inches."""
 
 
 def tree(hypothesis: Node, title: str = "") -> str:
     """The hypothesis from its output at the left to what it is computed from at the right; long runs are a line."""
     placed: list[tuple[float, int, str, str]] = []
-    lines: list[tuple[tuple[int, float], tuple[int, float]]] = []
+    lines: list[tuple[tuple[float, float], tuple[int, float]]] = []
 
     def place(one: Node | None, depth: int, note: str = "") -> float:
         if one is None or not one.parts:
@@ -31,21 +31,24 @@ def tree(hypothesis: Node, title: str = "") -> str:
             return at
         below = [place(part, depth + 1, f"⋮ {more} more" if part is None else "") for part, more in drawn(one.parts)]
         at = (below[0] + below[-1]) / 2
-        lines.extend(((depth, at), (depth + 1, end)) for end in below)
+        edge = depth + min(0.9, (0.2 + _LETTER * max(map(len, _said(one).splitlines()))) / _COLUMN)
+        lines.extend(((edge, at), (depth + 1, end)) for end in below)
         placed.append((at, depth, _said(one), "node"))
         return at
 
     place(hypothesis, 0)
     leaves, deep = sum(1 for one in placed if one[3] == "leaf"), max(one[1] for one in placed)
     with styled():
-        canvas = Figure(figsize=(_COLUMN * (deep + 1), _ROW * leaves + (0.75 if title else 0.35)))
+        canvas = Figure(
+            figsize=(max(_COLUMN * (deep + 1), 0.092 * len(title)), _ROW * leaves + (0.75 if title else 0.35))
+        )
         axes = canvas.subplots()
         axes.set_axis_off()
         axes.set_xlim(-0.02, deep + 0.98)
         axes.set_ylim(leaves - 0.4, -0.6)
         for (left, start), (right, end) in lines:
             axes.plot(
-                [left + 0.6, right - 0.14, right - 0.02],
+                [left, right - 0.08, right - 0.02],
                 [start, end, end],
                 color=INK,
                 alpha=0.35,

@@ -13,7 +13,7 @@ Reference: Chan et al. 2022, *Causal Scrubbing*; Scheurer et al. 2023, *Practica
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.errors import BadData, EmptyData
@@ -31,15 +30,13 @@ from assay.run.model import Model
 from assay.scrub.data import IGNORED, Data, Ids, Items
 from assay.scrub.evaluate import ALL, Evaluation
 from assay.scrub.hypothesis import ANYTHING, INPUT, Node
+from assay.scrub.loss import Array, Loss, cross_entropy, divergence, recovered_share
 from assay.scrub.tree import Bound, Draws, bind, draw
-from assay.stats import Interval, bootstrap_interval
+from assay.stats import Interval
 
 if TYPE_CHECKING:
     from assay.scrub.compare import Null
 
-Array = NDArray[np.float64]
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From scores ``[row, pos, outputs]`` and targets ``[row, pos]`` to a number a row."""
 CANCELS, COARSE = 0.1, 0.5
 
 
@@ -185,7 +182,7 @@ class Bench:
         self.batch = max(1, tokens // self._longest())
         self.model, self.was_right, self.random = self._ends(random.integers(count, size=len(self.references)))
         if baseline is not None:
-            self.random = self._run(bind(self.graph, self.items, baseline), (seed, 2))[0]
+            self.random = self._run(bind(self.graph, self.items, baseline), (seed, 2), compare=False)[0]
         if not self.random.mean() > self.model.mean():
             raise BadData(
                 "the baseline loses no more than the model, so nothing can be recovered",
@@ -213,7 +210,7 @@ class Bench:
 
     def share(self, hypothesis: Node, seed: int) -> float:
         """Loss recovered by a hypothesis, without all else."""
-        loss = self._run(bind(self.graph, self.items, hypothesis), (self.seed, 3, seed))[0]
+        loss = self._run(bind(self.graph, self.items, hypothesis), (self.seed, 3, seed), compare=False)[0]
         return float((self.random - loss).mean() / (self.random - self.model).mean())
 
     def _longest(self) -> int:
@@ -244,7 +241,8 @@ class Bench:
         hits = ((scores.argmax(-1).cpu() == targets) & counted).sum(1) / counted.sum(1).clamp(min=1)
         return np.asarray(self.loss(scores, targets.to(scores.device)).double().cpu()), np.asarray(hits.double())
 
-    def _run(self, bound: Bound, seed: tuple[int, ...]) -> tuple[Array, Array, Array, Draws, int]:
+    def _run(self, bound: Bound, seed: tuple[int, ...], compare: bool = True) -> tuple[Array, Array, Array, Draws, int]:
+        """Losses, hits and, to ``compare``, KL to the model, which costs a pass over the references."""
         draws = draw(bound, self.items, self.references, seed)
         loss, right, kl = (np.zeros(len(self.references)) for _ in range(3))
         evaluation = Evaluation(self.graph, self.items, draws, self.batch)
@@ -252,6 +250,8 @@ class Bench:
         def sink(rows: Ids, scores: Tensor) -> None:
             own = self.references[rows]
             loss[rows], right[rows] = self._measured(scores, own)
+            if not compare:
+                return
             ids, index = np.unique(own, return_inverse=True)
             kl[rows] = divergence(
                 self._scores(ids)[torch.as_tensor(index)], scores, self.items.targets[torch.as_tensor(own)]
@@ -286,30 +286,3 @@ class Bench:
     def _same(self, one: str, other: str) -> bool:
         a, b = self.items.classes(one), self.items.classes(other)
         return len(a.sizes) == len(b.sizes) == len({*zip(a.codes.tolist(), b.codes.tolist(), strict=True)})
-
-
-def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the positions of a row that have a target, ``[row]``, in nats."""
-    losses = torch.nn.functional.cross_entropy(
-        scores.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-    )
-    return losses.sum(1) / (targets != IGNORED).sum(1).clamp(min=1)
-
-
-def divergence(model: Tensor, scrubbed: Tensor, targets: Tensor) -> Array:
-    """KL(model ‖ scrubbed) in nats, mean over the positions that have a target, ``[row]``."""
-    p, q = model.float().log_softmax(-1), scrubbed.float().log_softmax(-1)
-    counted = (targets != IGNORED).to(p)
-    each = (p.exp() * (p - q)).sum(-1)
-    return np.asarray(((each * counted).sum(1) / counted.sum(1).clamp(min=1)).double().cpu())
-
-
-def recovered_share(scrubbed: Array, model: Array, random: Array, references: Ids, seed: int = 0) -> Interval:
-    """The share of loss recovered, with a bootstrap interval over inputs."""
-
-    def share(values: Array, weights: Array) -> Array:
-        lost = weights @ values
-        return np.asarray((lost[:, 2] - lost[:, 0]) / (lost[:, 2] - lost[:, 1]))
-
-    values = np.stack([scrubbed, model, random], axis=1)
-    return bootstrap_interval(values, share, clusters=references, seed=seed, method="percentile")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.act.program import Place
-from assay.model.hooks import Attention
+from assay.model.attending import Attention
 from assay.run.branch import Trunks
 from assay.run.model import Model
 from assay.trace.contrast import Metric, Mode, Prompts, contrasted

@@ -1,0 +1,1 @@
+"""Circuit search on programs whose circuit is written down."""

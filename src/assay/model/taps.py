@@ -1,0 +1,21 @@
+"""Taps: functions that are shown activations, and may replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from assay.act.program import Place
+
+Tap = Callable[[Tensor], Tensor | None]
+"""Sees an activation, ``[row, pos, d]`` or ``[row, pos, head, d]``; what it returns, unless None, takes its place."""
+
+
+def keeper(seen: dict[Place, Tensor], place: Place) -> Tap:
+    """A tap that keeps what it sees, and changes nothing."""
+
+    def tap(h: Tensor) -> None:
+        seen[place] = h.detach()
+
+    return tap
