@@ -85,7 +85,7 @@ def head_map(found: HeadScores) -> str:
         right.invert_yaxis()
         right.axvline(0, color=INK, linewidth=0.8)
         many = len(found.values)
-        right.set_xlabel(f"score, mean of {many} sequences, 95% intervals" if many > 1 else "score")
+        right.set_xlabel(f"mean of {many} sequences, 95%" if many > 1 else "score")
         titled(canvas, _TITLES.get(found.score, found.score))
         return svg(canvas)
 

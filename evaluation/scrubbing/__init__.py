@@ -1,0 +1,1 @@
+"""Published causal scrubbing, done again on models that are trained here from their descriptions."""
