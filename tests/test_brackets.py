@@ -25,7 +25,7 @@ from evaluation.scrubbing.brackets.data import (
 )
 from evaluation.scrubbing.brackets.estimates import adjusted_p, looks, open_vector, phi
 from evaluation.scrubbing.brackets.roles import described, roles
-from evaluation.scrubbing.brackets.train import HELD, SEEDS, _codes, cut, held_out, load, losses, stream
+from evaluation.scrubbing.brackets.train import HELD, SEEDS, _codes, held_out, load, losses, scores, stream
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_balance_is_the_count_and_the_horizon(tokens: np.ndarray) -> None:
 def test_features_of_strings_told_by_hand() -> None:
     has = columns(rows("()", ")(", "(())()", "((", "))()"))
     assert has["balanced"].tolist() == [True, False, True, False, False]
-    assert has["count"].tolist() == [True, False | True, True, False, False]
+    assert has["count"].tolist() == [True, True, True, False, False]
     assert has["horizon"].tolist() == [True, False, True, False, True]
     assert has["opens"].tolist() == [True, False, True, True, False]
     assert has["length"].tolist() == [2, 2, 6, 2, 4]
@@ -98,25 +98,28 @@ def test_training_never_shows_what_is_held_out() -> None:
     assert len(np.unique(_codes(rows("()", ")(", "()()", "((")))) == 4
 
 
-def test_cutting_rows_changes_nothing() -> None:
-    model, some = load(0), torch.from_numpy(rows("()", "(()", ")()(()"))
-    torch.testing.assert_close(model(cut(some)), model(some), rtol=0, atol=1e-5)
+def test_the_fast_way_gives_what_the_model_gives(tokens: np.ndarray) -> None:
+    model = load(0)
+    for some in (tokens[:200], rows("()", "(()", ")()(()")):
+        torch.testing.assert_close(
+            scores(model, torch.from_numpy(some)), model(torch.from_numpy(some))[:, 0], rtol=0, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_trained_models_tell_strings_that_they_were_not_trained_on(seed: int) -> None:
     loss, right = losses(load(seed), held_out()[:3000])
-    assert right.float().mean() > 0.998
-    assert loss.mean() < 0.01
+    assert right.float().mean() > 0.9985
+    assert loss.mean() < 0.005
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1])
 def test_roles_are_found(seed: int, tokens: np.ndarray) -> None:
     model = load(seed)
-    found = roles(model, tokens[:20_000])
+    found = roles(model, tokens[:2500])
     assert len({found.horizon, *found.counts}) == 3
     assert all(layer in (1, 2) for layer, _ in (found.horizon, *found.counts))
-    assert found == roles(model, tokens[:20_000])
+    assert found == roles(model, tokens[:2500])
     # A balanced string says what another balanced one says.
     assert all(abs(one.start["balanced"]) < 0.5 for one in found.heads)
     assert described(found.heads).count("\n") == 7

@@ -6,7 +6,8 @@ All but the induction heads is left as it is, and what is lost is counted agains
 EV        values come from the embedding alone
 EQ        queries come from the embedding alone
 EK        keys come from the previous-token heads alone; or from these as functions of the previous token
-own       queries, or values, come from the embedding and from what layer 0 makes of a token that looks at itself
+own       queries, keys, or values, come from the embedding and from what layer 0 makes of a token that looks at itself;
+          keys from the previous-token heads besides
 ========  ==============================================================================================
 
 Lawrence Chan, Adrià Garriga-Alonso and others, Causal scrubbing: results on induction heads, Alignment Forum 2022.
@@ -101,6 +102,8 @@ def hypotheses(found: Roles, heads: int) -> tuple[scrub.Node, dict[str, scrub.No
         "EV, EQ, EK": claim(v=["embed"], q=["embed"], k=["previous"]),
         "own V": claim(v=["embed", "own"]),
         "own Q": claim(q=["embed", "own"]),
+        "own K": claim(k=["embed", "own", "previous"]),
+        "own V, own Q, own K": claim(v=["embed", "own"], q=["embed", "own"], k=["embed", "own", "previous"]),
         "own V, own Q, EK": claim(v=["embed", "own"], q=["embed", "own"], k=["previous"]),
     }
 

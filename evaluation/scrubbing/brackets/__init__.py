@@ -1,0 +1,1 @@
+"""The checker of balanced brackets that causal scrubbing was published on, trained from its description."""
