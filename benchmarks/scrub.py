@@ -119,7 +119,7 @@ def _merged(steps: Sequence[tuple[Key, Tap]]) -> dict[Key, Tap]:
     return {key: at(members) for key, members in found.items()}
 
 
-def main(references: int = 200, rounds: int = 3) -> None:
+def main(references: int = 1000, rounds: int = 1) -> None:
     """Print, for each rung, both ways' time and rows, and how far their losses are apart."""
     import resource
     import statistics
