@@ -17,7 +17,7 @@ from assay.circuits.composition import _random
 from assay.circuits.norms import Norm, attention_norm, behind_attention, final_norm, unembedding
 from assay.circuits.tokens import leading, pool, sequences
 from assay.circuits.weights import layer_weights
-from assay.cli.main import app
+from assay.cli.app import app
 from assay.errors import BadData, EmptyData, NoSuchPosition, NoSuchSite, UnknownArchitecture, Unwritable
 from assay.model.anatomy import matrix, module_at
 from assay.site import Site

@@ -41,7 +41,10 @@ def _printed(text: str) -> str | None:
     if found is None or kind is None:
         return None
     for width in range(9, 40):  # how wide the names' column is depends on the longest one
-        fields = {line[2 : 2 + width].rstrip(): line[3 + width :] for line in found[3].splitlines()}
+        fields: dict[str, str] = {}
+        for line in found[3].splitlines():
+            name = line[2 : 2 + width].rstrip() or next(reversed(fields), "")  # a value may go on over more lines
+            fields[name] = "\n".join([*([fields[name]] if name in fields else []), line[3 + width :]])
         again = f"{found[1]}: {kind(found[2], hint=found[4], **fields)}"
         if again == text:
             return again

@@ -72,7 +72,8 @@ class AssayError(Exception):
 
     def __str__(self) -> str:
         width = max([9, *map(len, self.fields)])
-        body = "".join(f"  {name:<{width}} {value}\n" for name, value in self.fields.items())
+        under = "\n" + " " * (width + 3)  # a value of several lines, as a picture is
+        body = "".join(f"  {name:<{width}} {value.replace(chr(10), under)}\n" for name, value in self.fields.items())
         return f"{self.what}\n\n{body}{chr(10) if body else ''}  hint: {self.hint}\n  see:  {self.page()}"
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -172,7 +172,7 @@ def node(
     if estimate is not None and (made.parts or made.along):
         raise BadHypothesis(
             "an estimate stands for the whole activation",
-            picture="\n" + made.picture((), "has parts or directions too"),
+            picture=made.picture((), "has parts or directions too"),
             hint="leave out parts and along, or the estimate",
         )
     return made

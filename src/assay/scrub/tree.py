@@ -141,10 +141,8 @@ def _basis(one: Node) -> Tensor | None:
 
 
 def _wrong(root: Node, path: tuple[int, ...], what: str, hint: str, **fields: object) -> BadHypothesis:
-    drawn = root.picture(path, "here").replace("\n", "\n" + " " * 12)
-    return BadHypothesis(
-        what, **{name.replace(" ", "_"): value for name, value in fields.items()}, picture=drawn, hint=hint
-    )
+    told = {name.replace(" ", "_"): value for name, value in fields.items()}
+    return BadHypothesis(what, **told, picture=root.picture(path, "here"), hint=hint)
 
 
 @dataclass(frozen=True, eq=False)
