@@ -92,7 +92,7 @@ def refusal(
     if all(cell.dropped for cell in cells):
         raise EmptyData(
             f"the refusal filters leave none of {len(directions)} candidates",
-            found=told(cells, BY).replace("\n", "\n" + " " * 12),
+            found=told(cells, BY),
             hint="search more layers or positions below 0.8 L, or choose without filters and say so",
         )
     return cells
