@@ -6,16 +6,25 @@ same draws, interleaved.
 
 from __future__ import annotations
 
+import resource
+import statistics
+import sys
+import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from assay.graph import Graph
 from assay.graph.ports import Key
-from assay.model.taps import Tap
+from assay.model.taps import Tap, in_turn
 from assay.scrub.data import Items
-from assay.scrub.tree import Bound, Draws
+from assay.scrub.evaluate import Evaluation
+from assay.scrub.loss import cross_entropy
+from assay.scrub.tree import Bound, Draws, bind, draw
+from evaluation.markdown import table
+from evaluation.scrubbing.brackets.ladder import case
 
 
 class Plain:
@@ -107,33 +116,11 @@ def _merged(steps: Sequence[tuple[Key, Tap]]) -> dict[Key, Tap]:
     for key, tap in steps:
         found.setdefault(key, []).append(tap)
 
-    def at(members: list[Tap]) -> Tap:
-        def through(h: Tensor) -> Tensor:
-            for tap in members:
-                new = tap(h)
-                h = h if new is None else new
-            return h
-
-        return through
-
-    return {key: at(members) for key, members in found.items()}
+    return {key: in_turn(members) for key, members in found.items()}
 
 
 def main(references: int = 1000, rounds: int = 1) -> None:
     """Print, for each rung, both ways' time and rows, and how far their losses are apart."""
-    import resource
-    import statistics
-    import sys
-    import time
-
-    import numpy as np
-
-    from assay.scrub.evaluate import Evaluation
-    from assay.scrub.loss import cross_entropy
-    from assay.scrub.tree import bind, draw
-    from evaluation.markdown import table
-    from evaluation.scrubbing.brackets.ladder import case
-
     torch.set_num_threads(2)
     graph, data, rungs = case(seed=0, count=4000)
     items, lines = Items(graph, data), []

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from assay import scrub
 from assay.graph import ModuleGraph
 from assay.organisms.small import SmallTransformer
-from evaluation.markdown import table
 from evaluation.scrubbing.brackets.data import TOKENS, columns, horizon_values, strings
 from evaluation.scrubbing.brackets.estimates import adjusted_p, open_vector, phi
 from evaluation.scrubbing.brackets.roles import Roles, roles
 from evaluation.scrubbing.brackets.train import SEEDS, WEIGHTS
+from evaluation.scrubbing.shares import shares
 
 PUBLISHED = {"1": 93, "1+2": 88, "1+3": 84, "1+2+3": 72}
 """Loss recovered in percent, by claims."""
@@ -111,18 +111,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="strings (default 100,000)")
     parser.add_argument("--references", type=int, default=REFERENCES)
     options = parser.parse_args()
-    shares: dict[str, list[str]] = {}
+    ladders: dict[int, scrub.Ladder] = {}
     for seed in options.seeds:
         graph, on, rungs = case(seed, options.count)
-        found = scrub.ladder(graph, rungs, on=on, references=options.references, seed=seed, tokens=16_384)
+        found = ladders[seed] = scrub.ladder(
+            graph, rungs, on=on, references=options.references, seed=seed, tokens=16_384
+        )
         sys.stderr.write(f"seed {seed}\n{found}\n")
-        for name, one in found.rungs.items():
-            share = one.share
-            shares.setdefault(name, []).append(
-                f"{100 * share.value:.0f} ({100 * share.low:.0f} to {100 * share.high:.0f})"
-            )
-    rows = [[name, str(PUBLISHED.get(name, "")), *cells] for name, cells in shares.items()]
-    sys.stdout.write(f"{table(['claims', 'published', *(f'seed {seed}' for seed in options.seeds)], rows)}\n")
+    sys.stdout.write(f"{shares(ladders, PUBLISHED)}\n")
 
 
 if __name__ == "__main__":

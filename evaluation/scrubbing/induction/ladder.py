@@ -26,10 +26,10 @@ from torch import Tensor
 from assay import scrub
 from assay.organisms.small import Block, SmallTransformer
 from assay.scrub.data import IGNORED
-from evaluation.markdown import table
 from evaluation.scrubbing.induction.data import LENGTH, candidates, features, text
 from evaluation.scrubbing.induction.roles import Roles, roles
 from evaluation.scrubbing.induction.train import SEEDS, load
+from evaluation.scrubbing.shares import shares
 
 PUBLISHED = {"EV": 90, "EQ": 51, "EK": 83, "EK, previous token": 82, "EV, EQ, EK": 37, "own V, own Q, EK": 86}
 """Loss recovered in percent; the last with matches of three tokens too."""
@@ -115,22 +115,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--references", type=int, default=512)
     options = parser.parse_args()
-    shares: dict[str, list[str]] = {}
+    ladders: dict[int, scrub.Ladder] = {}
     for seed in options.seeds:
         model = load(seed)
         baseline, rungs = hypotheses(roles(model), model.sizes.heads)
         on = data(model, options.rows)
-        found = scrub.ladder(
+        found = ladders[seed] = scrub.ladder(
             model.graph(), rungs, on=on, references=options.references, seed=seed, baseline=baseline, tokens=16_384
         )
         sys.stderr.write(f"seed {seed}, {roles(model)}\n{found}\n")
-        for name, one in found.rungs.items():
-            share = one.share
-            shares.setdefault(name, []).append(
-                f"{100 * share.value:.0f} ({100 * share.low:.0f} to {100 * share.high:.0f})"
-            )
-    rows = [[name, str(PUBLISHED.get(name, "")), *cells] for name, cells in shares.items()]
-    sys.stdout.write(f"{table(['claims', 'published', *(f'seed {seed}' for seed in options.seeds)], rows)}\n")
+    sys.stdout.write(f"{shares(ladders, PUBLISHED)}\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from assay.act.program import Place
 from assay.model.anatomy import Anatomy, module_at
 from assay.model.attending import Attention, Copies, mixed_again
-from assay.model.taps import Tap
+from assay.model.taps import Tap, in_turn
 from assay.sites import Shape
 
 _READS = (".q.in", ".k.in", ".v.in")
@@ -94,7 +94,9 @@ class Hooks:
         """
         outer = self._taps
         try:
-            self._install_all({**outer, **{place: _in_turn(outer.get(place), tap) for place, tap in taps.items()}})
+            self._install_all(
+                {**outer, **{place: in_turn([*filter(None, [outer.get(place)]), tap]) for place, tap in taps.items()}}
+            )
             yield
         finally:
             self._install_all(outer)
@@ -308,19 +310,6 @@ def _by_head(tap: Tap, heads: int) -> Tap:
 
 def _held(stack: ExitStack, handle: Any) -> None:
     stack.callback(handle.remove)
-
-
-def _in_turn(first: Tap | None, then: Tap) -> Tap:
-    """Both taps as one."""
-    if first is None:
-        return then
-
-    def tap(h: Tensor) -> Tensor | None:
-        new = first(h)
-        last = then(h if new is None else new)
-        return new if last is None else last
-
-    return tap
 
 
 def _replace(stack: ExitStack, module: nn.Module, name: str, method: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -17,5 +17,19 @@ def keeper(seen: dict[Place, Tensor], place: Place) -> Tap:
 
     def tap(h: Tensor) -> None:
         seen[place] = h.detach()
+
+    return tap
+
+
+def in_turn(taps: Sequence[Tap]) -> Tap:
+    """Several taps as one: each is shown what those before it leave."""
+
+    def tap(h: Tensor) -> Tensor | None:
+        new = None
+        for one in taps:
+            made = one(h)
+            if made is not None:
+                h = new = made
+        return new
 
     return tap

@@ -18,7 +18,7 @@ from torch import Tensor
 from assay.errors import BadHypothesis
 from assay.graph import Graph, Port
 from assay.graph.ports import Key
-from assay.model.taps import Tap
+from assay.model.taps import Tap, in_turn
 from assay.scrub.data import Ids, Items
 from assay.scrub.tree import Bound, Draws
 from assay.site import Positions
@@ -263,7 +263,7 @@ class _Put:
 
 def _taps(puts: Sequence[_Put], reads: dict[Key, Tap]) -> dict[Key, Tap]:
     """At each place: what is put there, then what direct paths see, then what they add, then what is read."""
-    steps: dict[Key, list[Callable[[Tensor], Tensor | None]]] = defaultdict(list)
+    steps: dict[Key, list[Tap]] = defaultdict(list)
     for put in puts:
         if put.part.reader is None:
             steps[put.port.key].append(put.set)
@@ -276,16 +276,7 @@ def _taps(puts: Sequence[_Put], reads: dict[Key, Tap]) -> dict[Key, Tap]:
     for key, tap in reads.items():
         steps[key].append(tap)
 
-    def at(members: list[Callable[[Tensor], Tensor | None]]) -> Tap:
-        def tap(h: Tensor) -> Tensor:
-            for step in members:
-                new = step(h)
-                h = h if new is None else new
-            return h
-
-        return tap
-
-    return {key: at(members) for key, members in steps.items()}
+    return {key: in_turn(members) for key, members in steps.items()}
 
 
 def _entry(one: Bound) -> int:

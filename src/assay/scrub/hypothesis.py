@@ -26,6 +26,7 @@ from typing import Any
 
 from assay.errors import BadHypothesis, CorruptFile, Unwritable
 from assay.figure import save
+from assay.scrub.plot import tree
 
 INPUT, ANYTHING = "input", "anything"
 _FORMAT = "assay-hypothesis-1"
@@ -79,7 +80,7 @@ class Node:
         """The tree as text; siblings that differ in one number are drawn as a line. ``mark`` points at one node."""
         lines = [self.label + (f"   ◄ {note}" if mark == () else "")]
         keep = self.parts[mark[0]] if mark else None
-        shown = drawn(self.parts, keep)
+        shown = self.drawn(keep)
         for number, (part, more) in enumerate(shown):
             last = number == len(shown) - 1
             below = mark[1:] if mark and part is keep else None
@@ -87,6 +88,28 @@ class Node:
             first, *rest = text.splitlines()
             lines += [("└─ " if last else "├─ ") + first, *((("   " if last else "│  ") + line) for line in rest)]
         return "\n".join(lines)
+
+    def drawn(self, keep: Node | None = None) -> list[tuple[Node | None, int]]:
+        """Parts as a picture has them: of a long run of leaves that differ in numbers alone the first, None with how many
+        follow, and the last; but ``keep`` is always there.
+        """
+        shown: list[tuple[Node | None, int]] = []
+        start = 0
+        while start < len(self.parts):
+            stop = start + 1
+            while (
+                stop < len(self.parts)
+                and _form(self.parts[stop]) == _form(self.parts[start])
+                and not self.parts[stop].parts
+            ):
+                stop += 1
+            members = list(self.parts[start:stop])
+            if len(members) > 4 and not any(one is keep for one in members[1:-1]):
+                shown += [(members[0], 0), (None, len(members) - 2), (members[-1], 0)]
+            else:
+                shown += [(one, 0) for one in members]
+            start = stop
+        return shown
 
     def __str__(self) -> str:
         return self.picture()
@@ -113,8 +136,6 @@ class Node:
 
     def plot(self, path: str | Path, title: str = "") -> Path:
         """Draw the tree as SVG. Raises `Unwritable`."""
-        from assay.scrub.plot import tree
-
         return save(path, tree(self, title))
 
     def save(self, path: str | Path) -> Path:
@@ -197,25 +218,6 @@ def _rows(along: Any) -> tuple[tuple[float, ...], ...] | None:
             "along is no list of directions", found=repr(along)[:60], hint="give [v], rows of one length"
         )
     return tuple(map(tuple, rows))
-
-
-def drawn(parts: Sequence[Node], keep: Node | None = None) -> list[tuple[Node | None, int]]:
-    """Parts as a picture has them: of a long run of leaves that differ in numbers alone the first, None with how many
-    follow, and the last; but ``keep`` is always there.
-    """
-    shown: list[tuple[Node | None, int]] = []
-    start = 0
-    while start < len(parts):
-        stop = start + 1
-        while stop < len(parts) and _form(parts[stop]) == _form(parts[start]) and not parts[stop].parts:
-            stop += 1
-        members = list(parts[start:stop])
-        if len(members) > 4 and not any(one is keep for one in members[1:-1]):
-            shown += [(members[0], 0), (None, len(members) - 2), (members[-1], 0)]
-        else:
-            shown += [(one, 0) for one in members]
-        start = stop
-    return shown
 
 
 def _form(one: Node) -> str:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from assay.figure import BLUE, INK, VERMILLION, styled, svg, titled
-from assay.scrub.hypothesis import Node, drawn
 
 if TYPE_CHECKING:
     from assay.scrub.compare import Null
+    from assay.scrub.hypothesis import Node
     from assay.scrub.recovered import Recovered
 
 _ROW, _COLUMN, _LETTER = 0.52, 2.9, 0.064
@@ -29,7 +29,7 @@ def tree(hypothesis: Node, title: str = "") -> str:
             at = float(sum(1 for _, _, _, leaf in placed if leaf == "leaf"))
             placed.append((at, depth, note or _said(one), "leaf"))
             return at
-        below = [place(part, depth + 1, f"⋮ {more} more" if part is None else "") for part, more in drawn(one.parts)]
+        below = [place(part, depth + 1, f"⋮ {more} more" if part is None else "") for part, more in one.drawn()]
         at = (below[0] + below[-1]) / 2
         edge = depth + min(0.9, (0.2 + _LETTER * max(map(len, _said(one).splitlines()))) / _COLUMN)
         lines.extend(((edge, at), (depth + 1, end)) for end in below)

@@ -31,6 +31,7 @@ from assay.scrub.data import IGNORED, Data, Ids, Items
 from assay.scrub.evaluate import ALL, Evaluation
 from assay.scrub.hypothesis import ANYTHING, INPUT, Node
 from assay.scrub.loss import Array, Loss, cross_entropy, divergence, recovered_share
+from assay.scrub.plot import changes
 from assay.scrub.tree import Bound, Draws, bind, draw
 from assay.stats import Interval
 
@@ -114,8 +115,6 @@ class Recovered:
 
     def plot(self, path: str | Path, chance: Null | None = None) -> Path:
         """Draw the change for each input, and where the share lies among random hypotheses. Raises `Unwritable`."""
-        from assay.scrub.plot import changes
-
         return save(path, changes(self, chance))
 
     def __str__(self) -> str:
