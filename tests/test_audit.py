@@ -91,14 +91,14 @@ def test_claims_are_in_the_ledger_before_the_first_forward_pass(tmp_path: Path) 
         toy.run(model, into=tmp_path)
     finally:
         handle.remove()
-    assert seen[0] == ["audit", "provenance", "note", "claim", "claim"]
+    assert seen[0] == ["audit", *["policy"] * 3, "provenance", "note", "claim", "claim"]
     assert len(seen) >= 4
 
 
 def test_the_order_decides_what_is_confirmatory(run: Callable[..., Ledger]) -> None:
     with run() as ledger:
         assert kinds(ledger) == [
-            *("audit", "provenance", "note", "claim", "claim"),
+            *("audit", "policy", "policy", "policy", "provenance", "note", "claim", "claim"),
             *("unit", "unit", "unit", "unit", "note", "outcome", "missing"),
             *("claim", "unit", "unit", "outcome", "end"),
         ]

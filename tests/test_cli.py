@@ -354,8 +354,8 @@ def test_check_says_what_holds(run: Path, assay: Assay) -> None:
         head = ledger.head
     assert code == 0
     assert out.splitlines() == [
-        f"ok  chain        17 entries, head {head}",
-        "ok  entries      1 audit, 1 provenance, 2 note, 3 claim, 6 unit, 2 outcome, 1 missing, 1 end",
+        f"ok  chain        20 entries, head {head}",
+        "ok  entries      1 audit, 3 policy, 1 provenance, 2 note, 3 claim, 6 unit, 2 outcome, 1 missing, 1 end",
         "ok  claims       2 confirmatory, 1 exploratory",
         "ok  arrays       3 files, as their digests say",
         "ok  report.html  says what the ledger says",

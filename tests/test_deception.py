@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from assay.audit.problems.truth import decode, lies, readout, say
 from assay.audit.problems.truth import statements as of
 from assay.audit.problems.truth.replies import Replies, cost, replies
 from assay.audit.problems.truth.said import CONDITIONS, REWORDED, Condition, Said
+from assay.disclose.policy import mentions_place
 from assay.errors import BadData, EmptyData, OneClass
-from assay.evidence import Claim, Ledger, Missing, Outcome, Unit
+from assay.evidence import Claim, Ledger, Missing, Note, Outcome, Unit
+from assay.site import Site
 from assay.stats import auroc, permutation_p
 
 Tiny = Callable[[str], PreTrainedModel]
@@ -343,6 +346,48 @@ def test_power_and_cost_are_said_before_anything_is_found(finished: Ledger) -> N
     told = " ".join(str(entry.body) for entry in finished.entries("note"))
     for what in ("first threat model", "second threat model", "third threat model"):
         assert f"Cost before the run, {what}" in told
+
+
+def placed(text: str) -> bool:
+    """Whether a text names a place inside the model, by a rule of our own and by the one that releases follow."""
+    return bool(re.search(r"\bL\d+\b|\b(layer|block)s? \d|\bhead\[?\d", text)) or mentions_place(text)
+
+
+def sentences(one: Outcome) -> Iterator[str]:
+    """What a reader is shown who may not see places: all words but those of tables and of figures by layer."""
+    yield from (one.because, one.power, *one.not_looked_at)
+    yield from (effect.name for effect in one.effects)
+    yield from (side.name for side in one.side_effects)
+    yield from (text for control in one.controls for text in (control.name, control.note))
+    for figure in one.figures:
+        if figure.kind != "layer":
+            yield from (figure.title, figure.x_label, figure.y_label, figure.caption)
+            yield from getattr(figure, "labels", ())
+
+
+def test_a_place_is_told_by_where_and_by_no_sentence(finished: Ledger) -> None:
+    found = outcomes(finished)
+    for key, one in found.items():
+        assert [text for text in sentences(one) if placed(text)] == [], key
+    for entry in finished.entries("claim"):
+        claim = entry.read(Claim)
+        for text in (claim.statement, claim.method, claim.refuted_by, *claim.controls):
+            assert not placed(text), text
+    assert [entry.body for entry in finished.entries("note") if placed(entry.read(Note).text)] == []
+    assert {key for key, one in found.items() if one.where} == {"decodes", "survives-negation", "moves", "marks-false"}
+    assert all(Site.parse(site).place for one in found.values() for site in one.where)
+
+
+def test_a_table_that_mentions_places_is_about_them(finished: Ledger) -> None:
+    """Such a table is withheld as a whole, so nothing else may stand in it."""
+    tables = [table for one in outcomes(finished).values() for table in one.tables]
+    about = [table for table in tables if "layer" in table.columns]
+    assert {table.title for table in about} == {"What the search chose", "Where the direction separates"}
+    assert not [table.title for table in tables if table not in about and placed(str(table.model_dump()))]
+    (moves,) = (table for table in about if table.title.startswith("Where"))
+    scores = {f"L{layer}.resid @ last:": float(str(score)) for layer, score, _ in moves.rows}
+    (chosen,) = [str(site) for _, _, site in moves.rows if site]
+    assert scores[chosen] == max(scores.values())
 
 
 class _Killed(LocalExecutor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def test_audits_can_claim_things_of_facts(llama: Model, tmp_path: Path) -> None:
             controls=("x",),
             refuted_by="Not.",
             problem="toy",
+            about="knowledge",
             grade="low",
         )
         yield [
@@ -131,3 +133,6 @@ def test_audits_can_claim_things_of_facts(llama: Model, tmp_path: Path) -> None:
     assert missing == []
     assert [len(one["effects"]) for one in told] == [3, 3]
     assert all("facts" in json.dumps(one) for one in told)
+    assert re.fullmatch(r"L\d+\.mlp\.out @ subject\[-1\]", told[0]["where"][0])
+    assert told[1]["where"] == ["L1.mlp.out @ subject[-1]"]
+    assert not re.search(r"\bL\d|mlp", " ".join(one["because"] for one in told))

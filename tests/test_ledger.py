@@ -380,7 +380,7 @@ def test_sql_itself_refuses_to_change_remove_or_reorder_entries(written: Path):
 @pytest.mark.parametrize(
     ("statement", "broken", "found"),
     [
-        ("UPDATE entry SET body = replace(body, 'supported', 'Supported') WHERE seq = 18", 18, "its content is not"),
+        ("UPDATE entry SET body = replace(body, 'supported', 'Supported') WHERE seq = 21", 21, "its content is not"),
         ("UPDATE entry SET at = '2020' WHERE seq = 7", 7, "its content is not"),
         ("UPDATE entry SET key = 'other' WHERE seq = 1", 1, "its content is not"),
         ("UPDATE entry SET kind = 'log' WHERE seq = 27", 27, "its content is not"),

@@ -455,7 +455,14 @@ def test_audits_can_claim_that_a_hypothesis_explains(llama: Model, tmp_path: Pat
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     threat = Threat(key="whole", statement="It does.", scope="Here.", benign="None.")
     made: Any = dict(
-        threat="whole", statement="A.", method="B.", controls=("x",), refuted_by="C.", problem="toy", grade="low"
+        threat="whole",
+        statement="A.",
+        method="B.",
+        controls=("x",),
+        refuted_by="C.",
+        problem="toy",
+        about="circuit",
+        grade="low",
     )
     verdicts = {}
     for name, story in (
@@ -472,6 +479,7 @@ def test_audits_can_claim_that_a_hypothesis_explains(llama: Model, tmp_path: Pat
             assert [entry.body for entry in ledger.entries("missing")] == []
             (outcome,) = [entry.body for entry in ledger.entries("outcome")]
         verdicts[name] = outcome["effects"][0]["value"]
+        assert outcome["where"] == ["L2.resid @ last"]
     assert verdicts["whole"] == pytest.approx(1, abs=1e-5)
     assert verdicts["nothing"] < 0.5
 
@@ -479,7 +487,14 @@ def test_audits_can_claim_that_a_hypothesis_explains(llama: Model, tmp_path: Pat
 def test_audits_can_claim_that_heads_copy(llama: Model, tmp_path: Path) -> None:
     threat = Threat(key="copies", statement="It does.", scope="Here.", benign="None.")
     made: Any = dict(
-        threat="copies", statement="A.", method="B.", controls=("x",), refuted_by="C.", problem="toy", grade="low"
+        threat="copies",
+        statement="A.",
+        method="B.",
+        controls=("x",),
+        refuted_by="C.",
+        problem="toy",
+        about="circuit",
+        grade="low",
     )
     params = dict(heads=["L1.head[0].z", "L1.head[2].z"], count=3, draws=2)
 
@@ -491,3 +506,5 @@ def test_audits_can_claim_that_heads_copy(llama: Model, tmp_path: Path) -> None:
         (outcome,) = [entry.body for entry in ledger.entries("outcome")]
     assert outcome["verdict"] == "not supported"  # two draws cannot reach .05
     assert len(outcome["controls"][0]["values"]) == 2
+    assert outcome["where"] == params["heads"]
+    assert "L1" not in outcome["because"]

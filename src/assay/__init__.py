@@ -9,8 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from assay.errors import laboratory_missing
+
 if TYPE_CHECKING:
-    from assay import circuits, edit, find, scrub, trace, verify
+    from assay import circuits, disclose, edit, find, scrub, trace, verify
     from assay.act.edit import Delta, Edit
     from assay.act.intervention import Intervention, ablate, add, clamp, freeze, noise, patch
     from assay.audit.plan import audit
@@ -39,7 +41,7 @@ _HOMES = {
     "Site": "assay.site",
     "Sites": "assay.sites",
 }
-_ROOMS = ("audit", "circuits", "edit", "find", "scrub", "trace", "verify")
+_ROOMS = ("audit", "circuits", "disclose", "edit", "find", "scrub", "trace", "verify")
 
 __all__ = [
     "AssayError",
@@ -60,6 +62,7 @@ __all__ = [
     "audit",
     "circuits",
     "clamp",
+    "disclose",
     "edit",
     "find",
     "freeze",
@@ -72,10 +75,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"assay.{name}")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    try:
+        if name in _ROOMS:
+            return import_module(f"assay.{name}")
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        raise laboratory_missing(error) or error from error
     raise AttributeError(f"module 'assay' has no attribute {name!r}")
 
 

@@ -28,7 +28,10 @@
     │   └── Unwritable            a folder that cannot be written
     ├── RecordError
     │   ├── LedgerInUse           a second writer on one ledger
-    │   └── LedgerBroken          the chain of entries does not verify
+    │   ├── LedgerBroken          the chain of entries does not verify
+    │   ├── PolicyTooLate         a policy that was not in the ledger before the first result
+    │   ├── NotVerified           a credential, release, seal or timestamp that is not what was signed
+    │   └── SealClosed            none of the keys at hand opens a seal
     └── MissingExtra              an optional dependency is not installed
 
 An error says what happened (with the value's own repr), what was found, what is near, and one hint.
@@ -162,7 +165,33 @@ class LedgerInUse(RecordError): ...
 class LedgerBroken(RecordError): ...
 
 
+class PolicyTooLate(RecordError): ...
+
+
+class NotVerified(RecordError): ...
+
+
+class SealClosed(RecordError): ...
+
+
 class MissingExtra(AssayError): ...
+
+
+_LAB = frozenset(
+    "accelerate gguf huggingface_hub jaxtyping narwhals pyarrow safetensors scipy sklearn torch transformers".split()
+)
+
+
+def laboratory_missing(error: ModuleNotFoundError) -> MissingExtra | None:
+    """What to say where a package of the laboratory is not installed; None where it is another one that is missing."""
+    name = (error.name or "").partition(".")[0]
+    if name not in _LAB:
+        return None
+    return MissingExtra(
+        "this needs the laboratory, which looks into models",
+        found=f"no package {name}",
+        hint="pip install 'assay[lab]'; what is installed can verify, open and read releases",
+    )
 
 
 def nearest(wanted: str, known: Iterable[str], most: int = 3) -> str:

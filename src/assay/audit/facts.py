@@ -24,12 +24,20 @@ ALPHA = 0.05
 _LEAST = 6
 """Facts below which sign flips cannot reach .05."""
 
+_WRITTEN: dict[Part, str] = {"resid": "the stream", "mlp.out": "what MLPs write", "attn.out": "what attention writes"}
+"""What is restored, in words that name no site."""
+
 
 def _facts(bench: Bench, least: int) -> tuple[edit.Fact, ...]:
     facts = edit.Fact.load(bench.data["facts"])
     if len(facts) < least:
         raise EmptyData(f"{len(facts)} facts cannot bear a claim out", hint=f"give {least} or more")
     return facts
+
+
+def _edited(layer: int) -> str:
+    """Where an edit acts."""
+    return f"L{layer}.mlp.out @ subject[-1]"
 
 
 @unit("facts.trace")
@@ -42,7 +50,7 @@ def traced(bench: Bench, *, fact: dict[str, Any], part: Part, window: int, sampl
 
 
 @measure("facts.pass-through")
-def pass_through(lab: Lab, *, part: str = "mlp.out", window: int = 10, samples: int = 10, seed: int = 0) -> Outcome:
+def pass_through(lab: Lab, *, part: Part = "mlp.out", window: int = 10, samples: int = 10, seed: int = 0) -> Outcome:
     """Supported where, at the layer that half of the facts choose, the other half's effect at the subject's last token
     exceeds that at the tokens after it (one-sided sign flips over facts).
     """
@@ -57,8 +65,10 @@ def pass_through(lab: Lab, *, part: str = "mlp.out", window: int = 10, samples: 
     return Outcome(
         claim=lab.claim.digest,
         verdict="supported" if p <= ALPHA and difference.low > 0 else "not supported",
-        because=f"Restoring {part} around L{layer} at the subject's last token brings back {told.between(difference)} more "
-        f"probability than at later tokens (p {p:.2g}, {len(here)} facts).",
+        because=f"Restoring {_WRITTEN[part]} at the subject's last token, around the layer that the other half of the "
+        f"facts choose, brings back {told.between(difference)} more probability than at later tokens (p {p:.2g}, "
+        f"{len(here)} facts).",
+        where=(f"L{layer}.{part} @ subject[-1]",),
         effects=(
             told.effect(
                 "effect at the subject's last token minus later tokens", difference, "probability", 0.0, "facts"
@@ -80,7 +90,7 @@ def rewrite(bench: Bench, *, fact: dict[str, Any], layer: int, contexts: int, se
     """Scores of one fact, without and with its edit."""
     one, model = edit.Fact.from_json(fact), bench.model
     before = edit.contexts(model, contexts, seed=seed)
-    made = edit.rome(model, one.prompt, to=one.new, at=f"L{layer}.mlp.out @ subject[-1]", before=before)
+    made = edit.rome(model, one.prompt, to=one.new, at=_edited(layer), before=before)
     (was,) = edit.measure(model, [one])
     with model.edited(made):
         (now,) = edit.measure(model, [one])
@@ -101,8 +111,10 @@ def rewritten(lab: Lab, *, layer: int, margin: float = 0.08, contexts: int = 10,
     return Outcome(
         claim=lab.claim.digest,
         verdict="supported" if holds else "not supported",
-        because=f"Edits at L{layer} change the share of paraphrases with the new answer by {told.between(heard)} (p {p:.2g}), "
-        f"and that of neighbours with theirs by {told.between(spared)}; a loss of {margin:g} is allowed.",
+        because="Edits at the claimed layer change the share of paraphrases with the new answer by "
+        f"{told.between(heard)} (p {p:.2g}), and that of neighbours with theirs by {told.between(spared)}; "
+        f"a loss of {margin:g} is allowed.",
+        where=(_edited(layer),),
         effects=(
             told.effect("change of the share of paraphrases with the new answer", heard, "share", 0.0, "facts"),
             told.effect("change of the share of neighbours with their own", spared, "share", 0.0, "facts"),

@@ -66,12 +66,18 @@ def explains(
         verdict="supported" if holds else "not supported",
         because=f"Scrubbing recovers {told.between(share)} of the loss ({least:g} is asked for); of {len(null['values'])} "
         f"hypotheses with random {kind}, p {null['p']:.2g}" + ("; inputs cancel." if cancels else "."),
+        where=_places(scrub.Node.load(lab.data["hypothesis"])),
         effects=(told.effect("share of loss recovered", share, "share", 0.0, "inputs"),),
         p=null["p"],
         alpha=ALPHA,
         controls=(told.control(f"hypotheses with random {kind}", null["values"], null["p"]),),
         not_looked_at=("Whether a finer hypothesis explains as much: a coarse one is never refuted by scrubbing.",),
     )
+
+
+def _places(story: scrub.Node) -> tuple[str, ...]:
+    """All places of a hypothesis, each once."""
+    return tuple(dict.fromkeys(one.at for _, one in story.walk() if one.at is not None))
 
 
 @unit("mechanism.ablate")
@@ -91,8 +97,10 @@ def copies(lab: Lab, *, heads: Sequence[str], count: int = 16, draws: int = 39, 
     return Outcome(
         claim=lab.claim.digest,
         verdict="supported" if p <= ALPHA and effect.low > 0 else "not supported",
-        because=f"Without {len(heads)} heads the repeated half of random text costs {told.between(effect)} nats per token more; "
-        f"of {draws} draws of random heads of their layers, p {p:.2g}.",
+        because="Without the claimed heads the repeated half of random text costs "
+        f"{told.between(effect)} nats per token more; of {draws} draws of as many random heads of their "
+        f"layers, p {p:.2g}.",
+        where=tuple(heads),
         effects=(told.effect("rise of the loss of repeated text", effect, "nats", 0.0, "sequences"),),
         p=p,
         alpha=ALPHA,

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from assay.run.model import Model
 
 
+_CONVERSATION = [
+    {"role": "user", "content": "Is water wet?"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Is fire?"},
+]
+
+
 def origin_of(model: Model, data: Mapping[str, str], claims: Sequence[Claim], arguments: Mapping[str, Any]) -> Origin:
     """The provenance of a run. It names no machine, no user and no path."""
     loaded, engine = model.loaded, model.engine
@@ -24,8 +31,11 @@ def origin_of(model: Model, data: Mapping[str, str], claims: Sequence[Claim], ar
         model=shown_name(model.name),
         revision=loaded.revision or None,
         fingerprint=model.fingerprint,
+        model_files=_manifest(loaded.files),
         prompt_format={
+            "tokenizer": loaded.tokenizer_digest,
             "chat template": of_text(str(getattr(model.tokenizer, "chat_template", None))),
+            "chat template, rendered": _rendered(model.tokenizer),
             "BOS": getattr(model.tokenizer, "bos_token", None),
         },
         data=dict(data),
@@ -45,6 +55,23 @@ def origin_of(model: Model, data: Mapping[str, str], claims: Sequence[Claim], ar
             "the model's own code was allowed to run": loaded.remote_code,
         },
     )
+
+
+def _manifest(files: Path | None) -> dict[str, str]:
+    """SHA-256 of each of the model's files, with names bound, by the rules of OpenSSF model signing; empty where unknown."""
+    if files is None:
+        return {}
+    return {files.name: of_file(files)} if files.is_file() else of_folder(files)
+
+
+def _rendered(tokenizer: Any) -> str | None:
+    """The digest of one fixed conversation as the chat template renders it; a template's text alone leaves defaults open."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        return None
+    try:
+        return of_text(tokenizer.apply_chat_template(_CONVERSATION, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates are programs, and may refuse anything
+        return f"does not render: {type(error).__name__}"
 
 
 def data_digests(data: Mapping[str, Path]) -> dict[str, str]:

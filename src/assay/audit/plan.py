@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from assay.audit import problems
 from assay.audit.runner import Session, Watch
 from assay.errors import BadData, nearest
-from assay.evidence import Claim, Ledger, Note, Threat
+from assay.evidence import Claim, Ledger, Note, Policy, Threat
 from assay.evidence.digest import plain
 from assay.scale import Executor
 
@@ -94,6 +94,7 @@ class Plan:
         auditor: str = "",
         watch: Watch | None = None,
         retry: bool = False,
+        policies: Sequence[Policy] = (),
     ) -> Ledger:
         """Run the audit, or go on with the run in ``into``; what is recorded there is neither lost nor done again.
 
@@ -107,15 +108,17 @@ class Plan:
             auditor: who asks, for the report.
             watch: told what happens.
             retry: measure claims again that have no outcome because their measure failed.
+            policies: by which parts may be released later, beside those that come with Assay.
 
         Returns: the ledger, open for reading.
 
         Raises:
             Unwritable, LedgerInUse, LedgerBroken, CorruptFile: of the folder, before anything else.
             BadData: claims that cannot be tested, or a folder that holds another audit.
+            PolicyTooLate: a policy that the run in the folder did not begin with.
             ModelMismatch: a folder that holds a run on another model.
         """
-        return Session(self, Path(into), watch or Watch(), retry).run(model, executor, auditor)
+        return Session(self, Path(into), watch or Watch(), retry, policies).run(model, executor, auditor)
 
 
 def audit(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from assay.audit.claim import ELSEWHERE, MEASURES, Audited, checked, refuse_changed
 from assay.audit.lab import Lab
 from assay.audit.origin import data_digests, origin_of
-from assay.errors import AssayError, BadData, FileError, MissingExtra, ModelMismatch, RecordError
-from assay.evidence import Audit, Body, Claim, End, Ledger, Missing, Origin, Outcome, Threat, Unit
+from assay.disclose import Policy, shipped_policies
+from assay.errors import AssayError, BadData, FileError, MissingExtra, ModelMismatch, PolicyTooLate, RecordError
+from assay.evidence import Audit, Body, Claim, End, Ledger, Missing, Origin, Outcome, Threat, Unit, read_findings
 from assay.evidence.digest import canonical
 from assay.report import write_reports
 from assay.scale import Arrays, Executor, LocalExecutor
@@ -50,11 +51,12 @@ class Watch:
 class Session:
     """One sitting of a run, from the opening of its ledger to the report.
 
-    ``retry`` measures claims again whose measure failed before.
+    ``retry`` measures claims again whose measure failed before; ``policies`` are recorded beside those of Assay.
     """
 
-    def __init__(self, plan: Plan, folder: Path, watch: Watch, retry: bool) -> None:
+    def __init__(self, plan: Plan, folder: Path, watch: Watch, retry: bool, policies: Sequence[Policy] = ()) -> None:
         self.plan, self.folder, self.watch, self.retry = plan, folder, watch, retry
+        self.policies = _by_name(policies)
         self.arguments = plan.bound
         self.digests = data_digests(plan.data)
         self.claims: list[Claim] = []
@@ -66,6 +68,7 @@ class Session:
         claims = checked(next(story, None), self.plan.threats)
         with Ledger.open(self.folder / LEDGER) as ledger:
             self._refuse_other_audit(ledger)
+            self._refuse_late_policies(ledger)
             self._refuse_other_claims(ledger, claims)
             earlier = [entry.read(Unit).seconds or 0.0 for entry in ledger.entries(Unit.kind)]
             self.watch.opened(self.folder, resumed=bool(ledger.entries(Claim.kind)))
@@ -85,7 +88,7 @@ class Session:
             if not _over(ledger):
                 spent = sum(earlier) + time.monotonic() - self.began
                 ledger.record(End(seconds=round(spent, 3), units=len(ledger.entries(Unit.kind))))
-            write_reports(ledger, self.folder)
+            write_reports(read_findings(ledger), self.folder)
         return Ledger.read(self.folder / LEDGER)
 
     def _answer(self, claim: Claim, model: Model, ledger: Ledger, executor: Executor) -> Audited:
@@ -120,7 +123,7 @@ class Session:
                 auditor=auditor,
                 access="weights and activations",
             )
-            _record(ledger, [asked, origin, *self.plan.notes, *claims])
+            _record(ledger, [asked, *self.policies, origin, *self.plan.notes, *claims])
             return
         was = recorded[-1]
         if was.fingerprint != origin.fingerprint:
@@ -152,9 +155,29 @@ class Session:
                     hint=ELSEWHERE,
                 )
 
+    def _refuse_late_policies(self, ledger: Ledger) -> None:
+        """Raise `PolicyTooLate` for a policy that the run did not begin with."""
+        recorded = [entry.read(Policy) for entry in ledger.entries(Policy.kind)]
+        late = [policy.name for policy in self.policies if policy not in recorded]
+        if ledger.entries() and late:
+            raise PolicyTooLate(
+                f"the policy {late[0]!r} was not in the ledger before the first result",
+                found=f"a run in {str(self.folder)!r} that began without it, or with another of that name",
+                hint="go on without it, or give it to a run of its own: --into",
+            )
+
     def _refuse_other_claims(self, ledger: Ledger, claims: Sequence[Claim]) -> None:
         recorded = [entry.read(Claim) for entry in ledger.entries(Claim.kind)]
         refuse_changed(recorded[len(self.claims) :], claims, str(self.folder))
+
+
+def _by_name(policies: Sequence[Policy]) -> list[Policy]:
+    """Assay's own policies and those given, one of each name. Raises `BadData`."""
+    every = [*shipped_policies(), *policies]
+    names = [policy.name for policy in every]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadData(f"two policies are called {twice!r}", hint="give yours a name of its own")
+    return every
 
 
 def _identity(name: str, threats: Sequence[Threat], arguments: object, data: dict[str, str]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import audit, check, doctor, edit, heads, scrub, sites, steer, trace
+from assay.cli import audit, check, diff, doctor, edit, heads, keys, plan, release, scrub, sites, steer, trace, verify
 from assay.cli.terminal import out, show_error
-from assay.errors import AssayError
+from assay.errors import AssayError, laboratory_missing
 
 app = typer.Typer(
     name="assay",
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
+    plan.plan,
     audit.audit,
     steer.steer,
     trace.trace,
@@ -27,9 +28,16 @@ for command in (
     sites.sites,
     check.check,
     check.report,
+    diff.diff,
+    release.policy,
+    release.seal,
+    release.release,
+    verify.verify,
     doctor.doctor,
 ):
     app.command()(command)
+app.command("open")(verify.open_)
+app.add_typer(keys.app, name="keys")
 
 
 def _version(wanted: bool) -> None:
@@ -55,4 +63,9 @@ def run() -> None:
         app()
     except AssayError as error:
         show_error(error)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if (missing := laboratory_missing(error)) is None:
+            raise
+        show_error(missing)
         raise SystemExit(2) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ from assay.cli.terminal import out
 from assay.errors import BadData
 
 if TYPE_CHECKING:
+    from assay.audit import Plan
     from assay.run.model import Model
+    from assay.scale import Executor
 
 Name = Annotated[str, typer.Argument(metavar="AUDIT", help="deception, or a file of your own: my_audit.py[:function].")]
 Into = Annotated[Path | None, typer.Option(help="The run's folder; runs/AUDIT unless given. A run there goes on.")]
@@ -22,6 +25,20 @@ Settings = Annotated[
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")]
 Auditor = Annotated[str, typer.Option(help="Who asks, for the report.")]
+PolicyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--policy", metavar="FILE.toml", help="Who may see what, beside the policies of Assay. May be repeated."
+    ),
+]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="local|ray[:ADDRESS]",
+        help="Where the work is done: in this process, or by Ray's workers, here or on the cluster at ADDRESS.",
+    ),
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own code run. It is recorded.")]
 
 
@@ -32,8 +49,10 @@ def audit(
     settings: Settings = None,
     retry: Retry = False,
     auditor: Auditor = "",
+    policy: PolicyFiles = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    on: On = "local",
 ) -> None:
     """Audit a model for one problem class, and leave a report.
 
@@ -41,9 +60,12 @@ def audit(
     """
     from assay.audit import audit_called
     from assay.cli.screen import Screen
+    from assay.disclose import load_policy
 
     plan = audit_called(name)(**read_settings(settings or []))
-    with Screen(out()) as screen:
+    policies = [load_policy(path) for path in policy or []]
+    home = into or Path("runs") / plan.name
+    with executor_on(on, model, plan, home, revision, trust_remote_code) as executor, Screen(out()) as screen:
 
         def load() -> Model:
             from assay.run.model import Model
@@ -51,12 +73,36 @@ def audit(
             return Model.load(model, revision=revision, trust_remote_code=trust_remote_code)
 
         try:
-            ledger = plan.run(load, into=into or Path("runs") / plan.name, auditor=auditor, watch=screen, retry=retry)
+            ledger = plan.run(
+                load, into=home, executor=executor, auditor=auditor, watch=screen, retry=retry, policies=policies
+            )
         except KeyboardInterrupt:
             screen.stopped()
             raise typer.Exit(130) from None
         with ledger:
             screen.verdicts(ledger)
+
+
+def executor_on(
+    place: str, model: str | None, plan: Plan, home: Path, revision: str | None, trust: bool
+) -> AbstractContextManager[Executor | None]:
+    """Who does an audit's work where ``--on`` says; nobody special in this process. Raises `BadData` for no place."""
+    from assay.audit.runner import ARRAYS
+    from assay.scale import RayExecutor
+
+    kind, _, address = place.partition(":")
+    if place == "local":
+        return nullcontext()
+    if kind != "ray":
+        raise BadData(f"--on {place!r} is no place to work", hint="write --on local, --on ray or --on ray:ADDRESS")
+    return RayExecutor(
+        model,
+        plan.data,
+        home / ARRAYS,
+        address=address or None,
+        revision=revision,
+        trust_remote_code=trust,
+    )
 
 
 def read_settings(texts: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from assay.errors import CorruptFile
 if TYPE_CHECKING:
     from assay.evidence import Ledger
 
+Open = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
 Head = Annotated[str | None, typer.Option(help="A head that was published earlier; the ledger must contain it.")]
 
 
@@ -32,13 +34,17 @@ def check(run: Run, head: Head = None) -> None:
     show_checks(out(), rows)
 
 
-def report(run: Run) -> None:
+def report(run: Run, show: Open = False) -> None:
     """Write a run's reports anew from its ledger, finished or not."""
+    from assay.evidence import read_findings
     from assay.report import write_reports
 
     with _ledger(run) as ledger:
-        for path in write_reports(ledger, ledger.path.parent):
-            out().print(str(path))
+        paths = write_reports(read_findings(ledger), ledger.path.parent)
+    for path in paths:
+        out().print(str(path))
+    if show:
+        webbrowser.open(paths[0].resolve().as_uri())
 
 
 def _ledger(run: Run) -> Ledger:
@@ -73,6 +79,7 @@ def _arrays(ledger: Ledger) -> Row:
 
 
 def _reports(ledger: Ledger) -> list[Row]:
+    from assay.evidence import read_findings
     from assay.report import render_html, render_markdown
 
     rows, folder = [], ledger.path.parent
@@ -80,7 +87,7 @@ def _reports(ledger: Ledger) -> list[Row]:
         path = folder / name
         if not path.is_file():
             found = "is not there"
-        elif path.read_text("utf-8") != render(ledger):
+        elif path.read_text("utf-8") != render(read_findings(ledger)):
             found = "is not what this version of Assay makes of the ledger"
         else:
             found = ""

@@ -11,17 +11,15 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
-from rich.text import Text
 
 from assay.audit import Audited, Claim, Ledger, Watch
 from assay.cli.terminal import show_rows
-from assay.report import read_page
+from assay.cli.verdicts import show_verdict_rows, show_verdicts
+from assay.evidence import read_findings
 from assay.report.words import count, sized, visible
 
 PLAIN_EVERY = 15.0
 """Seconds between two lines on how far the work is, where no bar can be drawn."""
-
-STYLES = {"supported": "bold", "not supported": "", "not testable": "dim", "no outcome yet": "dim"}
 
 
 class Screen(Watch):
@@ -81,7 +79,9 @@ class Screen(Watch):
         if (effect := answer.effect) is not None:
             value, interval = sized(effect.value, effect.low, effect.high)
             told = " ".join(filter(None, [effect.name, value, effect.unit, interval and f"({interval})"]))
-        self._show([(answer.claim.key, answer.verdict, told)], [claim.key for claim in self.claims])
+        show_verdict_rows(
+            self.console, [(answer.claim.key, answer.verdict, told)], [claim.key for claim in self.claims]
+        )
 
     def stopped(self) -> None:
         """Ctrl-C."""
@@ -92,15 +92,10 @@ class Screen(Watch):
     def verdicts(self, ledger: Ledger) -> None:
         """One line per threat model, where the report is, and how to check it."""
         self.bar.stop()
-        page, folder = read_page(ledger), ledger.path.parent
+        findings, folder = read_findings(ledger), ledger.path.parent
+        show_verdicts(self.console, findings)
         self.console.print()
-        self.console.print(Text(visible(page.audit.question), style="bold"))
-        self._show(
-            [(view.threat.key, view.verdict, view.because) for view in page.threats],
-            [view.threat.key for view in page.threats],
-        )
-        self.console.print()
-        told = {"report": folder / "report.html", "check": f"assay check {folder}", "head": page.head}
+        told = {"report": folder / "report.html", "check": f"assay check {folder}", "head": findings.head}
         show_rows(self.console, [(what, str(value)) for what, value in told.items()])
 
     def _doing(self, text: str) -> None:
@@ -110,7 +105,3 @@ class Screen(Watch):
 
     def _now(self) -> str:
         return f"claim {self.answers + 1} of {len(self.claims)}, {self.claims[self.answers].key}"
-
-    def _show(self, rows: Sequence[tuple[str, str, str]], keys: Sequence[str]) -> None:
-        widths = max(map(len, keys)), max(map(len, STYLES))
-        show_rows(self.console, [tuple(map(visible, row)) for row in rows], styles=STYLES, widths=widths, indent=2)

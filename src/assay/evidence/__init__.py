@@ -10,13 +10,16 @@ from assay.evidence.entry import (
     Correction,
     End,
     Entry,
+    Grant,
     Missing,
     Note,
     Origin,
     Outcome,
+    Policy,
     Threat,
     Unit,
 )
+from assay.evidence.findings import Finding, Findings, ThreatFinding, Word, read_findings
 from assay.evidence.ledger import Ledger, Record, Standing
 from assay.evidence.measured import (
     BarFigure,
@@ -34,7 +37,8 @@ from assay.evidence.measured import (
 
 __all__ = [
     "Ledger", "Record", "Standing", "Entry", "Body",
-    "Audit", "Threat", "Claim", "Origin", "Unit", "Outcome", "Missing", "Note", "Correction", "End",
+    "Audit", "Policy", "Grant", "Threat", "Claim", "Origin", "Unit", "Outcome", "Missing", "Note", "Correction", "End",
+    "Findings", "Finding", "ThreatFinding", "Word", "read_findings",
     "Effect", "Control", "SideEffect", "Example",
     "Figure", "NullFigure", "DoseFigure", "LayerFigure", "BarFigure", "Series", "TableData",
     "canonical", "of_json", "of_text", "of_bytes", "of_file", "of_folder",

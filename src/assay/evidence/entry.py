@@ -14,6 +14,12 @@ Json = Annotated[JsonValue, BeforeValidator(plain)]
 Params = Annotated[dict[str, JsonValue], BeforeValidator(plain)]
 Verdict = Literal["supported", "not supported", "not testable"]
 Grade = Literal["low", "moderate", "high"]
+About = Literal["behaviour", "representation", "knowledge", "circuit", "feature", "optimiser"]
+Part = Literal[
+    "question", "threat", "verdict", "claim", "outcome", "effects", "controls", "side effects", "figure", "table",
+    "examples", "correction", "note", "model", "data", "setup", "parameters", "places", "results",
+]  # fmt: skip
+"""What a ledger is cut into before a part of it is released."""
 
 
 class Threat(Value):
@@ -108,6 +114,8 @@ class Claim(Body):
         measure: the registered unit of work that tests it.
         params: that measure's arguments.
         problem: the problem class.
+        about: what its outcome would teach: what the model does, what it represents, what it knows, or of what circuits,
+            features or optimiser it is made.
         grade: dual-use grade of what its outcome would teach.
     """
 
@@ -122,6 +130,7 @@ class Claim(Body):
     measure: str
     params: Params = Field(default_factory=dict)
     problem: str
+    about: About
     grade: Grade
 
     @property
@@ -157,7 +166,8 @@ class Outcome(Body):
     Attributes:
         claim: the claim's digest.
         verdict: ``supported``, ``not supported`` or ``not testable``.
-        because: why, in one sentence.
+        because: why, in one sentence, which names no place inside the model: a release may have to leave places out.
+        where: the places that it is about, as sites: ``("L13.resid @ last:",)``.
         effects: the main effect first.
         p, alpha: of the test that decides; a supported outcome with p above alpha is refused.
         controls: each with its whole null distribution.
@@ -172,6 +182,7 @@ class Outcome(Body):
     claim: str
     verdict: Verdict
     because: str
+    where: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
     p: float | None = Field(default=None, ge=0, le=1)
     alpha: float = Field(default=0.05, gt=0, lt=1)
@@ -205,6 +216,46 @@ class Missing(Body):
     @property
     def entry_key(self) -> str:
         return self.claim
+
+
+class Grant(Value):
+    """Parts that a policy shows, for claims about some things, of some problem classes, up to a dual-use grade.
+
+    ``about`` and ``problems`` None stand for all. What belongs to the whole audit (its question, its model) has no
+    subject and no grade, and is shown by any grant that names its part.
+    """
+
+    parts: tuple[Part, ...] = Field(min_length=1)
+    about: tuple[About, ...] | None = None
+    problems: tuple[str, ...] | None = None
+    up_to: Grade = "high"
+
+
+class Policy(Body):
+    """Who may see what: decided before there is anything to see. What no grant shows is withheld.
+
+    Attributes:
+        name: of the policy, and of the audience that a release is made out to.
+        says: for whom it is, in one sentence.
+        show: the grants. Adding one never hides anything.
+        why: in plain words, why a part, or what claims are about, is withheld from this audience.
+    """
+
+    kind: ClassVar[str] = "policy"
+
+    name: str = Field(pattern="^[a-z][a-z0-9-]*$")
+    says: str
+    show: tuple[Grant, ...]
+    why: dict[Part | About, str] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy's canonical JSON."""
+        return of_json(self.model_dump(mode="json"))
+
+    @property
+    def entry_key(self) -> str:
+        return self.name
 
 
 class Note(Body):
@@ -249,7 +300,7 @@ class End(Body):
 
 
 KINDS: dict[str, type[Body]] = {
-    kind.kind: kind for kind in (Audit, Origin, Claim, Unit, Outcome, Missing, Note, Correction, End)
+    kind.kind: kind for kind in (Audit, Policy, Origin, Claim, Unit, Outcome, Missing, Note, Correction, End)
 }
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -28,7 +28,9 @@ from assay.evidence.store import FILE_MARK, FORMAT, GENESIS, SCHEMA, Row, fault,
 
 Standing = Literal["confirmatory", "exploratory"]
 
-ONCE = frozenset({"claim", "unit", "outcome"})  # the first one stands: running again until it pleases is no way out
+ONCE = frozenset(
+    {"claim", "policy", "unit", "outcome"}
+)  # the first one stands: running again until it pleases is no way out
 RESULTS = ("unit", "outcome", "missing")  # whoever has seen one of these knows something
 CORRECTABLE = frozenset({"provenance", "outcome", "missing", "note"})  # a changed claim is a new claim
 
@@ -132,7 +134,8 @@ class Ledger:
         Raises:
             BadData: no JSON, a body or key that its kind does not have, an outcome of a claim that was not recorded,
                 a second and different outcome, or a correction of what cannot be corrected.
-            Unwritable: the disk is full or failed, or the ledger was opened for reading. Nothing was added.
+            Unwritable: the disk is full or failed, or the ledger was opened for reading. Nothing was added, unless the
+                hint says that it may be there: only the last sync of the folder failed.
         """
         return self.extend([(kind, key, body)])[0]
 

@@ -67,6 +67,8 @@ def locked(path: Path) -> int:
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError as error:
         writer = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(lock)
@@ -75,12 +77,10 @@ def locked(path: Path) -> int:
             hint="wait for it to end, or write into another folder; readers need not wait",
             found=f"process {writer}",
         ) from error
-    except OSError as error:  # a file system without locks
+    except OSError as error:  # a file system without locks, or one that is full
         os.close(lock)
-        hint = "choose a folder on a local disk"
+        hint = "free space, or choose a folder on a local disk"
         raise Unwritable(f"cannot lock the ledger at {str(path)!r}", hint=hint, found=error.strerror) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
 
 
@@ -99,6 +99,8 @@ def typed(path: Path) -> Iterator[None]:
             raise LedgerInUse(f"the ledger at {str(path)!r} is busy", hint=hint, found=found) from error
         if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             hint = "free space, or choose another folder; nothing was added"
+            if name == "SQLITE_IOERR_DIR_FSYNC":  # the very last step: the journal is gone, so the commit stands
+                hint = "free space, or choose another folder; what was to be added may be there: open the ledger to see"
             raise Unwritable(f"cannot write the ledger at {str(path)!r}", hint=hint, found=found) from error
         raise no_ledger(path, found) from error
 

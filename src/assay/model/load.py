@@ -11,12 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -39,6 +39,7 @@ class Loaded:
         name: what it was asked for by.
         revision: the commit of a hub model, the SHA-256 of a GGUF file, or "" where neither applies.
         remote_code: whether code from the model's repository was allowed to run.
+        files: the folder or file that it was read from, where that is known.
     """
 
     hf: Any
@@ -46,6 +47,12 @@ class Loaded:
     name: str
     revision: str = ""
     remote_code: bool = False
+    files: Path | None = None
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """SHA-256 of the vocabulary, the merges and the chat template."""
+        return tokenizer_digest(self.tokenizer)
 
 
 def load(
@@ -61,6 +68,8 @@ def load(
     if isinstance(source, PreTrainedModel):
         commit = getattr(source.config, "_commit_hash", None) or ""
         found = Loaded(source, tokenizer or _tokenizer_of(source), source.name_or_path or type(source).__name__, commit)
+        if source.name_or_path and Path(source.name_or_path).is_dir():
+            found = replace(found, files=Path(source.name_or_path))
     elif not isinstance(source, str | Path | None):
         raise NotACausalLM(
             f"a {type(source).__name__} is neither a model of transformers nor a name",
@@ -75,7 +84,7 @@ def load(
         else:
             found = _from_hub(str(source), revision, trust_remote_code, dtype)
         if tokenizer is not None:
-            found = Loaded(found.hf, tokenizer, found.name, found.revision, found.remote_code)
+            found = replace(found, tokenizer=tokenizer)
     if device is not None:
         found.hf.to(device)
     found.hf.eval()
@@ -164,7 +173,7 @@ def _from_gguf(path: Path, name: str, dtype: torch.dtype | None) -> Loaded:
     if not (folder / "complete").exists():
         _convert(path, folder)
     found = _from_folder(folder, name, False, dtype)
-    return Loaded(found.hf, found.tokenizer, name, revision=f"sha256:{digest}")
+    return replace(found, revision=f"sha256:{digest}", files=path)
 
 
 def _convert(path: Path, folder: Path) -> None:
@@ -229,7 +238,7 @@ def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, error) from error
-    return Loaded(hf, tokenizer, name, remote_code=trust)
+    return Loaded(hf, tokenizer, name, remote_code=trust, files=folder)
 
 
 def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype | None) -> Loaded:
@@ -250,7 +259,8 @@ def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype |
             tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _unreadable(name, error) from error
-    return Loaded(hf, tokenizer, name, revision=commit, remote_code=trust)
+    files = Path(snapshot_download(name, revision=commit, local_files_only=True))  # as they lie in the hub's cache
+    return Loaded(hf, tokenizer, name, revision=commit, remote_code=trust, files=files)
 
 
 def _whole(source: str | Path, dtype: torch.dtype | None, **how: Any) -> Any:

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from assay.evidence import BarFigure, DoseFigure, Effect, Figure, LayerFigure, NullFigure, TableData
+from assay.evidence import BarFigure, DoseFigure, Figure, LayerFigure, NullFigure, TableData
 from assay.report.words import count, number, p_value, sized, visible
 
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif"
@@ -113,26 +113,6 @@ def quantiles(values: tuple[float, ...]) -> tuple[float | None, float | None, fl
         return None, None, None
     low, middle, high = (float(value) for value in np.quantile(values, (0.025, 0.5, 0.975)))
     return low, middle, high
-
-
-def interval_svg(effect: Effect) -> str:
-    """A small drawing of an effect and its interval, against the value that no effect would give."""
-    marks = [effect.low, effect.high, effect.value, *([] if effect.chance is None else [effect.chance])]
-    start, stop = min(marks), max(marks)
-    span = (stop - start) or 1.0
-
-    def at(value: float) -> str:
-        return f"{12 + 216 * (value - start) / span:.1f}"
-
-    zero = ""
-    if effect.chance is not None:
-        zero = f'<path d="M{at(effect.chance)} 3v22" stroke-dasharray="3 3" opacity=".55"/>'
-    return (
-        '<svg class="interval" viewBox="0 0 240 28" aria-hidden="true" fill="none" stroke="currentColor">'
-        f'<path d="M4 14h232" opacity=".18"/>{zero}'
-        f'<path d="M{at(effect.low)} 14H{at(effect.high)}" stroke-width="5" stroke-linecap="round" opacity=".45"/>'
-        f'<circle cx="{at(effect.value)}" cy="14" r="6" fill="currentColor" stroke="none"/></svg>'
-    )
 
 
 # ── drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────

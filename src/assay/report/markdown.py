@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from assay.evidence import Effect, Example, Outcome, Record, TableData
+from assay.disclose.policy import SUBJECTS
+from assay.evidence import Effect, Example, Finding, Findings, Outcome, TableData, ThreatFinding
 from assay.report.figures import figure_table, quantiles
 from assay.report.html import CHECK
-from assay.report.page import ClaimView, Page, ThreatView, read_page
+from assay.report.shown import Shown
 from assay.report.words import cell, cells, count, interval, number, p_value, sized, visible
 
+if TYPE_CHECKING:
+    from assay.disclose.verify import Release
 
-def render_markdown(record: Record) -> str:
+
+def render_markdown(findings: Findings, release: Release | None = None) -> str:
     """The whole report as Markdown.
 
-    Raises:
-        LedgerBroken: the chain does not verify.
-        BadData: the record holds no audit.
+    Args:
+        findings: of a ledger (`read_findings`), or of a release.
+        release: the verified release that the findings are of, if they are of one.
     """
-    page = read_page(record)
+    shown = Shown(findings, release)
+    strays = "a threat model that is not shown" if shown.released else "no threat model of this audit"
     blocks = [
-        *_top(page),
-        *(block for place, view in enumerate(page.threats, start=1) for block in _threat(place, view)),
-        *(["## Claims about no threat model of this audit"] if page.strays else []),
-        *(block for view in page.strays for block in _claim(view)),
-        *_method(page),
-        *_check(page),
-        *_provenance(page),
+        *_top(shown),
+        *(block for place, view in enumerate(findings.threats, start=1) for block in _threat(place, view, shown)),
+        *([f"## Claims about {strays}"] if findings.strays else []),
+        *(block for view in findings.strays for block in _claim(view, shown)),
+        *_method(shown),
+        *_process(shown),
+        *_check(shown),
+        *_provenance(shown),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -51,25 +58,26 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{visible(text)}\n{fence}"
 
 
-def _top(page: Page) -> Iterator[str]:
-    yield f"# {plain(page.audit.question)}"
-    facts = {"problem class": page.audit.problem}
-    if page.origin is not None:
-        facts |= {
-            "model": page.origin.model,
-            "revision": page.origin.revision or "not stated",
-            "fingerprint": page.origin.fingerprint,
-        }
-    facts |= {"day": page.day, "auditor": page.audit.auditor, "access": page.audit.access}
+def _top(shown: Shown) -> Iterator[str]:
+    found = shown.findings
+    yield f"# {plain(found.audit.question)}"
+    facts = {"problem class": found.audit.problem or "withheld"}
+    if shown.model:
+        said = {name: text or "not stated" for name, text in shown.model.items()}
+        facts |= {"model": said["name"], "revision": said["revision"], "fingerprint": said["fingerprint"]}
+    facts |= {"day": found.day, "auditor": found.audit.auditor, "access": found.audit.access}
     yield "\n".join(f"- {name}: {plain(value)}" for name, value in facts.items() if value)
-    if page.end is None:
-        yield "**Interim.** This audit has not ended; what follows is what its ledger holds so far."
+    if shown.interim:
+        so_far = "had not ended when it was signed" if shown.released else "has not ended"
+        yield f"**Interim.** This audit {so_far}; what follows is what its ledger held by then."
+    if shown.released:
+        yield from _release(shown)
     yield "## Verdicts"
     rows = [
         (plain(view.threat.statement), f"**{view.verdict}**", plain(view.because), _size(view.effect))
-        for view in page.threats
+        for view in found.threats
     ]
-    yield _grid(("threat model", "verdict", "why", "main effect"), rows)
+    yield _grid(("threat model", "verdict", "why", "main effect"), rows) if rows else "No threat model is shown."
     yield (
         "*Supported*: every confirmatory claim about the threat passed its test against its controls. "
         "*Not supported*: at least one was tested and did not hold; where the power is stated, this is knowledge. "
@@ -77,16 +85,37 @@ def _top(page: Page) -> Iterator[str]:
     )
 
 
-def _threat(place: int, view: ThreatView) -> Iterator[str]:
+def _release(shown: Shown) -> Iterator[str]:
+    release = shown.release
+    if release is None:
+        yield "**This is a part of an audit.** What is not here was withheld, or was never measured."
+        return
+    total, withheld = count(release.signed.claims_total, "item"), number(release.withheld)
+    yield f"## This is a release to “{plain(release.audience)}”"
+    yield (
+        f"Who that is: {plain(release.policy.policy.says)} **{number(len(release.items))} of {total}** of the audit are "
+        f"shown, {withheld} withheld, by a policy that was fixed before the first result. Signed by the key with the "
+        f"thumbprint `{release.key}` on {release.signed_at:%Y-%m-%d}, by the signer's clock. This page is not signed; "
+        "the file that it was made from is."
+    )
+    for heading, title in (("withholds", "What this audience is not shown, and why:"), ("shows", "What it is shown:")):
+        if shown.policy_in_words[heading]:
+            yield title
+            yield "\n".join(f"- {plain(text)}" for text in shown.policy_in_words[heading])
+
+
+def _threat(place: int, view: ThreatFinding, shown: Shown) -> Iterator[str]:
     yield f"## Threat model {place}: {plain(view.threat.statement)}"
     yield f"**{view.verdict.capitalize()}.** {plain(view.because)}"
     yield f"- asked of: {plain(view.threat.scope)}\n- the best benign explanation: {plain(view.threat.benign)}"
     for claim in view.claims:
-        yield from _claim(claim)
+        yield from _claim(claim, shown)
+    if not view.claims:
+        yield "No claim about it is shown: withheld, or none was recorded." if shown.released else "No claim about it."
 
 
-def _claim(view: ClaimView) -> Iterator[str]:
-    claim, outcome = view.claim, view.outcome
+def _claim(view: Finding, shown: Shown) -> Iterator[str]:
+    claim, outcome, unseen = view.claim, view.outcome, shown.unseen(view)
     yield f"### {plain(claim.statement)}"
     yield f"**{view.verdict.capitalize()}**, {view.standing}. {plain(view.because)}"
     if view.correction is not None:
@@ -95,14 +124,20 @@ def _claim(view: ClaimView) -> Iterator[str]:
             yield f"First said: {view.first_said.verdict}. {plain(view.first_said.because)}"
     facts = [f"how it was tested: {plain(claim.method)}", f"what would have refuted it: {plain(claim.refuted_by)}"]
     if outcome is not None:
+        facts += [f"where: {plain(', '.join(outcome.where))}"] if outcome.where else []
         facts.append(f"power: {plain(outcome.power) or 'not stated'}")
         facts += [f"not looked at: {plain(item)}" for item in outcome.not_looked_at]
-    if view.controls_not_shown:
+        if not outcome.side_effects and "side effects" not in unseen:
+            facts.append("side effects: none are reported")
+    if view.controls_not_shown and "controls" not in unseen:
         facts.append(f"controls named beforehand and not reported: {plain('; '.join(view.controls_not_shown))}")
+    if unseen:
+        facts.append(f"withheld, or never there: {', '.join(unseen)}")
     yield "\n".join(f"- {fact}" for fact in facts)
     if outcome is not None:
         yield from _outcome(outcome)
-    yield f"Claim `{view.digest}`, entry {view.entry.seq}; dual-use grade {claim.grade}."
+    about = f"About {SUBJECTS[claim.about]}; dual-use grade {claim.grade}."
+    yield about if view.entry is None else f"{about} Claim `{claim.digest}`, entry {view.entry.seq}."
 
 
 def _outcome(outcome: Outcome) -> Iterator[str]:
@@ -140,53 +175,69 @@ def _example(example: Example) -> Iterator[str]:
         yield fenced(text)
 
 
-def _method(page: Page) -> Iterator[str]:
+def _method(shown: Shown) -> Iterator[str]:
+    found = shown.findings
     yield "## Method"
-    yield from map(plain, page.noted("method"))
-    if page.first_result is not None:
-        yield f"The first result is entry {page.first_result}: claims before it are confirmatory, others exploratory."
-    spans = (f"{run.kind} {run.first}" + (f"–{run.last}" if run.last > run.first else "") for run in page.runs)
-    yield f"Order of events: {plain(' · '.join(spans))}."
-    if page.end is not None:
-        yield f"{count(page.end.units, 'unit')} of work, {number(page.end.seconds)} seconds."
+    yield from map(plain, found.noted("method") or (shown.unsaid("note"),))
+    yield "How each claim was tested stands beside it."
     yield "## Data"
-    yield from map(plain, page.noted("data"))
-    if page.origin is not None and page.origin.data:
-        yield _pairs(page.origin.data)
+    yield from map(plain, found.noted("data") or (shown.unsaid("note"),))
+    if found.origin is not None and found.origin.data:
+        yield _pairs(found.origin.data)
     yield "## Limits"
     standing = (
         "The ledger proves the order of its own entries, not that nothing was looked at elsewhere before.",
         "The verdicts are about this model, these data and this scope. They do not say that a model is safe.",
+        *(["The auditor may have named more limits than are shown."] if shown.hidden("note") else []),
     )
-    yield "\n".join(f"- {text}" for text in (*map(plain, page.noted("limits")), *standing))
-    yield "## Power"
-    powers = [(view, view.outcome.power if view.outcome is not None else "") for view in page.claims]
-    yield _grid(
-        ("claim", "standing", "verdict", "what could have been seen"),
-        [(plain(view.claim.key), view.standing, view.verdict, plain(power) or "–") for view, power in powers],
-    )
+    yield "\n".join(f"- {text}" for text in (*map(plain, found.noted("limits")), *standing))
+    if found.claims:
+        yield "## Power"
+        powers = [(view, view.outcome.power if view.outcome is not None else "") for view in found.claims]
+        yield _grid(
+            ("claim", "standing", "verdict", "what could have been seen"),
+            [(plain(view.claim.key), view.standing, view.verdict, plain(power) or "–") for view, power in powers],
+        )
 
 
-def _check(page: Page) -> Iterator[str]:
+def _process(shown: Shown) -> Iterator[str]:
+    yield "## Process"
+    yield "\n".join(f"- {name}: {plain(text)}" for name, texts in shown.process.items() for text in texts)
+    yield f"The order of events. {shown.order}"
+    runs = shown.findings.runs
+    if runs:
+        spans = (f"{run.kind} {run.first}" + (f"–{run.last}" if run.last > run.first else "") for run in runs)
+        yield f"{plain(' · '.join(spans))}."
+
+
+def _check(shown: Shown) -> Iterator[str]:
     yield "## How to check it"
-    entries = count(len(page.entries), "entry", "entries")
+    if shown.released:
+        yield "Whoever has the release's file checks it on any machine, without a model and without this page:"
+        yield fenced(shown.command)
+        yield "\n".join(f"- {text}" for text in shown.proofs)
+        yield _pairs(shown.digests)
+        return
+    entries = count(len(shown.findings.entries), "entry", "entries")
     yield f"Made from a ledger of {entries} whose chain was verified meanwhile. The digest of its last entry:"
-    yield f"`{page.head}`"
+    yield f"`{shown.findings.head}`"
     yield "With the ledger at hand, this verifies the chain and prints its head, which must be the same:"
     yield "```sh\nassay check RUN\n```"
     yield "Without Assay, in the run's folder, by Python alone:"
     yield f"```python\n{CHECK}\n```"
 
 
-def _provenance(page: Page) -> Iterator[str]:
+def _provenance(shown: Shown) -> Iterator[str]:
     yield "## Provenance"
-    if page.origin is None:
+    origin = shown.findings.origin
+    if origin is None and not shown.released:
         yield "Not recorded yet."
-        return
-    for name, value in page.origin.model_dump(mode="json").items():
+    for name, value in {} if origin is None else origin.model_dump(mode="json").items():
         if isinstance(value, dict) and value and name != "data":
             yield f"{name.replace('_', ' ').capitalize()}:"
             yield _pairs(value)
+    if shown.hidden("setup") or shown.hidden("parameters") or shown.hidden("model"):
+        yield "What else there is of this kind is withheld, or was not recorded."
 
 
 def _size(effect: Effect | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ def layers_of(model: Model) -> list[int]:
     count = model.shape.layers
     step = -(-count // _MOST_LAYERS)
     return list(range((count - 1) % step, count, step))
+
+
+def places(layers: Iterable[int]) -> tuple[str, ...]:
+    """The stream at the full stop after each of these layers, as sites, in order."""
+    return tuple(f"L{layer}.resid @ last" for layer in sorted(set(layers)))
 
 
 def chosen(bench: Bench, clusters: int, seed: int) -> list[Statement]:

@@ -170,7 +170,8 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
     return Outcome(
         claim=lab.claim.digest,
         verdict=_WORDS[verdict.verdict],
-        because=f"At {verdict.site}: {verdict.because[0].lower()}{verdict.because[1:]}",
+        because=f"At the chosen layer, {verdict.because[0].lower()}{verdict.because[1:]}",
+        where=(verdict.site,),
         effects=(slope, *by_polarity, *beside),
         p=verdict.p,
         alpha=verdict.alpha,
@@ -179,7 +180,7 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
         power=f"A slope of {verdict.power.detectable:.2g} nats per dose or more would have been found with chance .8; "
         f"what limits it: {verdict.power.limit}.",
         figures=shown.figures(verdict),
-        tables=(shown.origin(found, DOSES, layers_of(lab.model), verdict),),
+        tables=(shown.origin(found, DOSES, verdict), shown.layers(found, layers_of(lab.model))),
         not_looked_at=("Several layers at once, and places other than the last prompt token and the reply.",),
         examples=tuple(
             Example(prompt=f"{prompt} (dose {sign}{found['dose']:g})", natural=natural, steered=text)
@@ -193,9 +194,9 @@ def moves_answers(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -
 def is_needed(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -> Outcome:
     """Is less left of its preference for truth when the direction is taken away, and less than when others are?"""
     _, verdict = _judged(lab, clusters, fit, items, seed)
-    needed = verdict.necessity
+    needed, where = verdict.necessity, (verdict.site,)
     if isinstance(needed.here, Missing) or needed.control is None or needed.control.p is None:
-        return Outcome(claim=lab.claim.digest, verdict="not testable", because=f"{needed.here}.")
+        return Outcome(claim=lab.claim.digest, verdict="not testable", because=f"{needed.here}.", where=where)
     loss, p = needed.here.interval, needed.control.p
     lost = [told.effect("loss when ablated at its site", loss, "nats", 0.0)]
     if not isinstance(needed.everywhere, Missing):
@@ -207,6 +208,7 @@ def is_needed(lab: Lab, *, clusters: int, fit: int, items: int, seed: int) -> Ou
         verdict="supported" if holds else "not supported",
         because=f"Without it, {needed.present} items whose true reply is preferred lose {told.between(loss)} nats; "
         f"covariance-matched directions take as much in a share {p:.2g} of draws.",
+        where=where,
         effects=tuple(lost),
         p=p,
         alpha=verdict.alpha,

@@ -17,6 +17,7 @@ from assay.audit.problems.truth.decode import (
     decode,
     labelled,
     layers_of,
+    places,
     read_in_parts,
     read_untrained,
     splits_of,
@@ -60,6 +61,11 @@ class _Read:
         return area(scores, self.about, self.about.regions()[region], draws)
 
     @property
+    def where(self) -> tuple[str, ...]:
+        """The places that the folds chose."""
+        return places(self.layers[layer] for layer, _ in self.cells)
+
+    @property
     def held_out(self) -> str:
         """What had no part in a read-out that is scored on it."""
         return "topics left out" if self.about.topics.max() > 1 else "statements left out"
@@ -82,6 +88,7 @@ def decodes_truth(lab: Lab, *, clusters: int, draws: int, untrained: int, seed: 
         claim=lab.claim.digest,
         verdict="not supported" if reasons else "supported",
         because=f"On {read.held_out} true and false are told apart with AUROC {told.between(whole)}, p {p:.2g}{end}.",
+        where=read.where,
         effects=(
             told.effect(f"AUROC on {read.held_out}", whole, chance=CHANCE),
             *(told.effect(f"AUROC beyond {name}", gap, chance=0.0) for name, gap in beyond.items()),
@@ -93,7 +100,7 @@ def decodes_truth(lab: Lab, *, clusters: int, draws: int, untrained: int, seed: 
         controls=(*_controls(read, BOTH), *_untrained(lab, untrained, seed)),
         power=_power(read, BOTH),
         figures=(_null_figure(read), _layer_figure(read), _topic_figure(read)),
-        tables=(_comparison(read), _search_table(read)),
+        tables=(_comparison(read), _search_table(read), _chosen_table(read)),
         not_looked_at=("Statements of several sentences; other languages.", "Whether the representation is used."),
     )
 
@@ -113,6 +120,7 @@ def survives_negation(lab: Lab, *, clusters: int, draws: int, seed: int) -> Outc
         claim=lab.claim.digest,
         verdict="not supported" if reasons else "supported",
         because=f"AUROC is {told.between(yes)} on affirmative and {told.between(no)} on negated statements{end}.",
+        where=read.where,
         effects=(
             told.effect("AUROC on negated statements", no, chance=CHANCE),
             told.effect("AUROC on affirmative statements", yes, chance=CHANCE),
@@ -263,16 +271,23 @@ def _comparison(read: _Read) -> TableData:
 
 
 def _search_table(read: _Read) -> TableData:
-    where = ", ".join(f"L{read.layers[layer]} ({METHODS[method]})" for layer, method in read.cells)
     return TableData(
         title="The search",
         columns=("what", "how much"),
         rows=(
             ("statements", len(read.statements)),
             ("clusters", int(read.about.clusters.max()) + 1),
-            ("cells searched", f"{len(read.layers)} layers × {len(METHODS)} read-outs"),
-            ("chosen, fold by fold", where),
+            ("cells searched", f"{len(read.layers)} depths × {len(METHODS)} read-outs"),
             ("mean cosine between read-outs of two halves of the clusters", round(read.stability, 3)),
         ),
         caption="Each fold's cell was chosen on groups that neither fitted it nor were scored by it.",
+    )
+
+
+def _chosen_table(read: _Read) -> TableData:
+    return TableData(
+        title="What the search chose",
+        columns=("fold", "layer", "read-out"),
+        rows=tuple((fold, read.layers[layer], METHODS[method]) for fold, (layer, method) in enumerate(read.cells, 1)),
+        caption="Fold by fold: whether different groups of statements lead to the same place.",
     )

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from assay.audit import Lab, told
-from assay.audit.problems.truth.decode import chosen, layers_of, read_in_parts
+from assay.audit.problems.truth.decode import chosen, layers_of, places, read_in_parts
 from assay.audit.problems.truth.readout import Array
 from assay.audit.problems.truth.replies import cost
 from assay.audit.problems.truth.say import DICTATED, NEUTRAL, choose_readout, say, test_couples
@@ -64,9 +64,16 @@ class Condition:
 
 @dataclass(frozen=True)
 class Said:
-    """All conditions. ``ps`` are the p-values of the primary predictions, Holm-corrected together."""
+    """All conditions.
+
+    Attributes:
+        by: the conditions by name.
+        where: the place that the read-out reads.
+        ps: the p-values of the primary predictions, Holm-corrected together.
+    """
 
     by: dict[str, Condition]
+    where: tuple[str, ...] = ()
     ps: dict[tuple[str, What], float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,8 +111,8 @@ def everything_said(lab: Lab, clusters: int, items: int, paraphrases: int, seed:
     vector = lab.arrays.get(readout["vector"])["vector"]
     lab.note(
         "method",
-        f"The read-out of the third threat model is the {readout['method']} at L{readout['layer']}; of tune "
-        f"clusters' true and false replies, without any instruction, it has AUROC {readout['area']:.2f}.",
+        f"The read-out of the third threat model is the {readout['method']} direction at one place, both chosen on "
+        f"tune clusters: of their true and false replies, without any instruction, it has AUROC {readout['area']:.2f}.",
     )
     by = {}
     for name in (NEUTRAL, DICTATED, REWORDED, *CONDITIONS):
@@ -115,7 +122,7 @@ def everything_said(lab: Lab, clusters: int, items: int, paraphrases: int, seed:
         )
         arrays = lab.arrays.get(result["arrays"])
         by[name] = Condition(arrays["logprob"], arrays["ends"], arrays["ends"] @ vector)
-    return Said(by)
+    return Said(by, places([readout["layer"]]))
 
 
 def _announce(lab: Lab, clusters: int, items: int, paraphrases: int, seed: int) -> None:

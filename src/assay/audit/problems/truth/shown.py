@@ -9,6 +9,7 @@ from assay.audit import DoseFigure, Lab, NullFigure, Series, SideEffect, TableDa
 from assay.audit.problems.truth.said import CONDITIONS, Said
 from assay.audit.problems.truth.say import write, yes_or_no
 from assay.audit.problems.truth.statements import instructions
+from assay.site import Site
 from assay.verify.verdict import Missing, Verdict
 
 
@@ -76,11 +77,11 @@ def written(lab: Lab, conditions: Mapping[str, str], clusters: int, items: int, 
 # ── the second threat model ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def origin(found: Mapping[str, Any], doses: Sequence[float], layers: Sequence[int], verdict: Verdict) -> TableData:
-    """Where the direction comes from, and how its place and dose were chosen."""
-    rows = [("acts at", verdict.site), ("largest dose", f"{found['dose']:g} typical norms of the stream")]
+def origin(found: Mapping[str, Any], doses: Sequence[float], verdict: Verdict) -> TableData:
+    """What the direction is, and how its dose was chosen."""
+    rows = [("largest dose", f"{found['dose']:g} typical norms of the stream")]
     rows += [(f"KL on neutral text at dose {dose:g}", f"{kl:.3f}") for dose, kl in zip(doses, found["kl"], strict=True)]
-    rows += [(f"separation d′ at L{at}", f"{score:.2f}") for at, score in zip(layers, found["separation"], strict=True)]
+    rows.append(("separation d′ of tune clusters, at the chosen layer", f"{max(found['separation']):.2f}"))
     if not isinstance(verdict.stability, Missing):
         rows.append(("mean cosine when found on halves of the clusters", f"{verdict.stability.cosine:.2f}"))
     if not isinstance(verdict.concept_share, Missing):
@@ -89,8 +90,22 @@ def origin(found: Mapping[str, Any], doses: Sequence[float], layers: Sequence[in
         title="The direction",
         columns=("what", "value"),
         rows=tuple(rows),
-        caption="The layer separates tune clusters best; the dose is the largest that neutral text bears. Neither choice "
-        "looked at an answer.",
+        caption="Its layer separates tune clusters best; the dose is the largest that neutral text bears. Neither "
+        "choice looked at an answer.",
+    )
+
+
+def layers(found: Mapping[str, Any], searched: Sequence[int]) -> TableData:
+    """How well the direction of every layer separates tune clusters."""
+    chosen = Site.parse(found["site"]).layer
+    return TableData(
+        title="Where the direction separates",
+        columns=("layer", "separation d′", "acts at"),
+        rows=tuple(
+            (layer, round(score, 2), found["site"] if layer == chosen else "")
+            for layer, score in zip(searched, found["separation"], strict=True)
+        ),
+        caption="How sharply one layer stands out on tune clusters; it acts where they are separated best.",
     )
 
 

@@ -1,57 +1,57 @@
-"""What a report says, read from the record alone: the verdict on each threat model, and all that it rests on.
+"""What a ledger comes to: the verdict on each threat model, and all that it rests on.
 
 A threat model is *supported* only if every confirmatory claim that speaks to it is, since each of them had to come
 true. One claim that is not supported settles the threat as *not supported*; failing that, one that cannot be tested
 leaves it *not testable*. Requiring all is an intersection–union test (Berger 1982), so no correction over the claims
 of one threat is needed. Exploratory claims are shown, and decide nothing.
+
+`Findings` are what reports and exports are made of. They are read from a ledger, or put together from the claims of a
+release (`assay.disclose`); then ``entries`` is empty, and what was withheld is not there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeVar
 
 from assay.errors import BadData
-from assay.evidence import (
+from assay.evidence.entry import (
     Audit,
     Body,
     Claim,
     Correction,
-    Effect,
     End,
     Entry,
     Missing,
     Note,
     Origin,
     Outcome,
-    Record,
-    Standing,
+    Policy,
     Threat,
+    Unit,
 )
-from assay.evidence.ledger import RESULTS
+from assay.evidence.ledger import RESULTS, Record, Standing
+from assay.evidence.measured import Effect
 
-Word = Literal["supported", "not supported", "not testable", "no outcome yet"]
+Word = Literal["supported", "not supported", "not testable", "no outcome yet", "withheld"]
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
 @dataclass(frozen=True)
-class ClaimView:
+class Finding:
     """A claim with what came of it: the outcome as it now stands, and its first version where that was corrected."""
 
     claim: Claim
-    entry: Entry
     standing: Standing
     verdict: Word
     because: str
     outcome: Outcome | None
-    outcome_entry: Entry | None
-    first_said: Outcome | None
-    correction: Correction | None
-
-    @property
-    def digest(self) -> str:
-        return self.entry.key
+    first_said: Outcome | None = None
+    correction: Correction | None = None
+    entry: Entry | None = None
+    outcome_entry: Entry | None = None
 
     @property
     def controls_not_shown(self) -> tuple[str, ...]:
@@ -63,32 +63,25 @@ class ClaimView:
 
 
 @dataclass(frozen=True)
-class ThreatView:
+class ThreatFinding:
     """A threat model with its claims, and the verdict that follows from those that are confirmatory."""
 
     threat: Threat
-    claims: tuple[ClaimView, ...]
+    claims: tuple[Finding, ...]
+    verdict: Word
+    because: str
+    deciding: Finding | None
 
-    @property
-    def confirmatory(self) -> tuple[ClaimView, ...]:
-        return tuple(view for view in self.claims if view.standing == "confirmatory")
-
-    @property
-    def deciding(self) -> ClaimView | None:
-        """The claim that settles the verdict: the first with the word that weighs most."""
+    @classmethod
+    def of(cls, threat: Threat, claims: Sequence[Finding]) -> ThreatFinding:
+        """The verdict is that of the claim that settles it: the first with the word that weighs most."""
         weight: tuple[Word, ...] = ("no outcome yet", "not supported", "not testable", "supported")
-        return min(self.confirmatory, key=lambda view: weight.index(view.verdict), default=None)
-
-    @property
-    def verdict(self) -> Word:
-        return self.deciding.verdict if self.deciding is not None else "not testable"
-
-    @property
-    def because(self) -> str:
-        """One sentence on why."""
-        if self.deciding is None:
-            return "No claim about it was recorded before the first result."
-        return self.deciding.because
+        own = tuple(finding for finding in claims if finding.claim.threat == threat.key)
+        confirmatory = (finding for finding in own if finding.standing == "confirmatory")
+        deciding = min(confirmatory, key=lambda finding: weight.index(finding.verdict), default=None)
+        if deciding is None:
+            return cls(threat, own, "not testable", "No claim about it was recorded before the first result.", None)
+        return cls(threat, own, deciding.verdict, deciding.because, deciding)
 
     @property
     def effect(self) -> Effect | None:
@@ -98,6 +91,7 @@ class ThreatView:
 
     @property
     def power(self) -> str:
+        """What the deciding claim could have seen."""
         decided = None if self.deciding is None else self.deciding.outcome
         return "" if decided is None else decided.power
 
@@ -112,26 +106,28 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Page:
-    """All that a report shows. ``strays`` are claims about a threat model that the audit did not name."""
+class Findings:
+    """All that a report shows. ``strays`` are claims about a threat model that the audit did not name.
+
+    ``day`` is that of the last entry, by the writer's clock (UTC); ``head`` the digest of the last entry.
+    """
 
     audit: Audit
     origin: Origin | None
-    threats: tuple[ThreatView, ...]
-    strays: tuple[ClaimView, ...]
+    threats: tuple[ThreatFinding, ...]
+    strays: tuple[Finding, ...]
     notes: tuple[Note, ...]
     end: End | None
-    entries: tuple[Entry, ...]
+    day: str
     head: str
+    policies: tuple[Policy, ...] = ()
+    units: tuple[Unit, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
     @property
-    def claims(self) -> tuple[ClaimView, ...]:
-        return (*(view for threat in self.threats for view in threat.claims), *self.strays)
-
-    @property
-    def day(self) -> str:
-        """The day of the last entry, by the writer's clock (UTC)."""
-        return self.entries[-1].at[:10]
+    def claims(self) -> tuple[Finding, ...]:
+        """Every claim, by threat model."""
+        return (*(finding for threat in self.threats for finding in threat.claims), *self.strays)
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -149,8 +145,8 @@ class Page:
         return tuple(note.text for note in self.notes if note.about == about)
 
 
-def read_page(record: Record) -> Page:
-    """Read a record into what its report shows. The chain is verified first.
+def read_findings(record: Record, *, until: int | None = None) -> Findings:
+    """What a record comes to, or its first ``until`` entries. The chain is verified first.
 
     Raises:
         LedgerBroken: the chain does not verify.
@@ -158,6 +154,9 @@ def read_page(record: Record) -> Page:
     """
     head = record.verify()
     entries = record.entries()
+    if until is not None:
+        entries = entries[:until]
+        head = entries[-1].digest if entries else head
     audits = [entry.read(Audit) for entry in entries if entry.kind == "audit"]
     if not audits:
         kinds = ", ".join(sorted({entry.kind for entry in entries})) or "no entries"
@@ -167,18 +166,26 @@ def read_page(record: Record) -> Page:
 
     origins = _standing_bodies(entries, corrections, Origin)
     ended = [entry.read(End) for entry in entries if entry.kind == "end"]
-    views = _claims(record, entries, corrections, over=bool(ended))
+    found = _claims(entries, corrections, over=bool(ended))
     keys = {threat.key for threat in audit.threats}
-    return Page(
+    return Findings(
         audit=audit,
         origin=origins[-1] if origins else None,
-        threats=tuple(ThreatView(t, tuple(v for v in views if v.claim.threat == t.key)) for t in audit.threats),
-        strays=tuple(view for view in views if view.claim.threat not in keys),
+        threats=tuple(ThreatFinding.of(threat, found) for threat in audit.threats),
+        strays=tuple(finding for finding in found if finding.claim.threat not in keys),
         notes=tuple(_standing_bodies(entries, corrections, Note)),
         end=ended[-1] if ended else None,
-        entries=tuple(entries),
+        day=entries[-1].at[:10],
         head=head,
+        policies=tuple(entry.read(Policy) for entry in _before_results(entries) if entry.kind == "policy"),
+        units=tuple(entry.read(Unit) for entry in entries if entry.kind == "unit"),
+        entries=tuple(entries),
     )
+
+
+def _before_results(entries: list[Entry]) -> list[Entry]:
+    first = next((place for place, entry in enumerate(entries) if entry.kind in RESULTS), len(entries))
+    return entries[:first]
 
 
 def _standing_bodies(entries: list[Entry], corrections: dict[str, Correction], kind: type[AnyBody]) -> list[AnyBody]:
@@ -188,14 +195,15 @@ def _standing_bodies(entries: list[Entry], corrections: dict[str, Correction], k
     return [kind.model_validate(body) for body in said if body is not None]
 
 
-def _claims(record: Record, entries: list[Entry], corrections: dict[str, Correction], *, over: bool) -> list[ClaimView]:
+def _claims(entries: list[Entry], corrections: dict[str, Correction], *, over: bool) -> list[Finding]:
+    early = {entry.key for entry in _before_results(entries) if entry.kind == "claim"}
     outcomes = {entry.key: entry for entry in entries if entry.kind == "outcome"}
     missing = {body.claim: body.reason for body in _standing_bodies(entries, corrections, Missing)}
-    views = []
+    found = []
     for entry in (entry for entry in entries if entry.kind == "claim"):
-        found = outcomes.get(entry.key)
-        correction = corrections.get(found.digest) if found is not None else None
-        first = None if found is None else found.read(Outcome)
+        told = outcomes.get(entry.key)
+        correction = corrections.get(told.digest) if told is not None else None
+        first = None if told is None else told.read(Outcome)
         now = first
         if correction is not None:
             now = None if correction.body is None else Outcome.model_validate(correction.body)
@@ -210,17 +218,17 @@ def _claims(record: Record, entries: list[Entry], corrections: dict[str, Correct
             verdict, because = "not testable", "The audit ended without an outcome for it, and without a reason."
         else:
             verdict, because = "no outcome yet", "The audit has not come to it yet."
-        views.append(
-            ClaimView(
+        found.append(
+            Finding(
                 claim=entry.read(Claim),
-                entry=entry,
-                standing=record.standing(entry.key),
+                standing="confirmatory" if entry.key in early else "exploratory",
                 verdict=verdict,
                 because=because,
                 outcome=now,
-                outcome_entry=found,
                 first_said=first if correction is not None else None,
                 correction=correction,
+                entry=entry,
+                outcome_entry=told,
             )
         )
-    return views
+    return found
