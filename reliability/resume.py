@@ -20,6 +20,7 @@ from pathlib import Path
 
 import assay
 from assay.evidence import Ledger
+from assay.scale.unit import laboratory_digest
 from reliability import Row, subject
 from reliability.child import Child, Tell, forked
 from reliability.ledgers import entries
@@ -76,6 +77,8 @@ def run(scale: float = 1.0) -> Sequence[Row]:
             subject.run(made, top / "whole", DRAWS)
 
         code = code_elsewhere(top / "code")
+        laboratory_digest.cache_clear()  # that of the code as it was just copied
+        laboratory_digest()
         forked(uncut)
         for units in moments:
             here, there, log = top / f"here{units}", top / f"other{units}" / "copied", top / f"log{units}"

@@ -375,3 +375,12 @@ def test_a_damaged_draft_is_refused_before_anything_is_signed(at: Office):
     with pytest.raises(CorruptFile, match="is no draft"):
         at.release()
     assert not (at.desk.home / "credential").exists()
+
+
+def test_a_credential_that_has_lost_an_item_releases_nothing(at: Office):
+    at.release()
+    kept = at.desk.home / "credential"
+    jwt, *items, last = kept.read_text("ascii").split("~")
+    kept.write_text("~".join((jwt, *items[1:], last)))
+    with pytest.raises(NotVerified, match="has lost items"):
+        at.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -45,7 +46,8 @@ def write_whole(path: str | Path, data: bytes | str, *, mode: int = 0o644, fresh
         raise Unwritable(f"cannot write {str(path)!r}", hint=hint, found=_why(error)) from error
     finally:
         if beside is not None:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that fails at this too has been told of already
+                beside.unlink(missing_ok=True)
     return path
 
 

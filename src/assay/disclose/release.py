@@ -17,11 +17,11 @@ from typing import Any
 from joserfc.jwk import OKPKey
 
 from assay.disclose import sdjwt
-from assay.disclose.credential import TYPE, Draft, SealNamed, digest_of, issue, policy_of
+from assay.disclose.credential import Draft, SealNamed, digest_of, issue, policy_of
 from assay.disclose.keys import Recipients, public_of, read_public, thumbprint
 from assay.disclose.sdjwt import Disclosure
 from assay.disclose.seal import seal
-from assay.disclose.verify import verify
+from assay.disclose.verify import read_credential, verify
 from assay.errors import BadData, CorruptFile
 from assay.evidence import Findings, Ledger, Policy, canonical, of_bytes, read_findings
 from assay.files import read_bytes, write_whole
@@ -154,7 +154,7 @@ class Desk:
         path = self.home / CREDENTIAL
         if not path.exists():
             return None
-        return sdjwt.verify(read_bytes(path, most=MOST), self._signer(), typ=TYPE, bound=False)
+        return read_credential(read_bytes(path, most=MOST), self._signer())
 
     def _draft(self, findings: Findings) -> tuple[Draft, list[SealNamed]]:
         if not (self.home / DRAFT).exists():

@@ -108,6 +108,20 @@ def verify(
     )
 
 
+def read_credential(data: bytes, key: OKPKey) -> sdjwt.Verified:
+    """The credential itself, with every item: what an auditor keeps. Raises `NotVerified`.
+
+    Nothing signs the set of its items (RFC 9901, §9.10), so it is one that lacks none.
+    """
+    found = sdjwt.verify(data, key, typ=TYPE, bound=False)
+    read_signed(found, key)
+    if found.undisclosed:
+        raise NotVerified(
+            "the credential has lost items", found=f"{found.undisclosed} are missing", hint="bring back a copy of it"
+        )
+    return found
+
+
 def read_signed(found: sdjwt.Verified, key: OKPKey) -> Signed:
     """What a credential says in the clear, if it is one of ours and its numbers agree. Raises `NotVerified`."""
     signed = _contained(lambda: Signed.model_validate(found.signed))

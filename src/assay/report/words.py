@@ -70,8 +70,9 @@ def count(number_of: int, one: str, many: str | None = None) -> str:
 
 
 def short(digest: str) -> str:
-    """The first twelve characters of a digest, to recognise it by."""
-    return digest[:12]
+    """The first twelve digits of a digest, to recognise it by."""
+    kind, colon, digits = digest.rpartition(":")
+    return kind + colon + digits[:12]
 
 
 def cell(value: object) -> str:

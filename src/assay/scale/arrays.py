@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from assay.errors import BadData, CorruptFile, Unwritable
+from assay.errors import BadData, CorruptFile
 from assay.evidence import of_bytes
+from assay.files import write_whole
 
 _SUFFIX = ".safetensors"
 
@@ -37,7 +36,7 @@ class Arrays:
         digest = of_bytes(data)
         path = self.path(digest)
         if not path.exists():
-            _write(path, data)
+            write_whole(path, data)
         self.made.append(digest)
         return digest
 
@@ -79,22 +78,3 @@ def _array(name: str, value: Any) -> np.ndarray:
             f"{name!r} is no array of numbers", found=f"dtype {made.dtype}", hint="keep text in the unit's result"
         )
     return made
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        hint = "free space, or choose a folder that you may write in"
-        raise Unwritable(f"cannot write {str(path)!r}", found=error.strerror, hint=hint) from error
