@@ -1,8 +1,8 @@
-"""What is withheld is nowhere: not in a release, its report or exports, not in lengths, names of files or what is printed.
+"""What is withheld is nowhere: in no release, report or export, in no length, no name of a file, nothing printed.
 
-Random audits, in which every text, number and name is long and random, meet random policies; whatever a policy withholds
+Random audits, in which every text, number and name is long and random, meet random policies; what a policy withholds
 is then looked for in all that is given away, opened as far as anybody can open it. Beside that: that withheld content
-changes no length, that a further grant hides nothing, and that a text which names a place is withheld wherever it stands.
+changes no length, that a further grant hides nothing, and that a text which names a place is withheld wherever it is.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Maker:
 
     def effect(self) -> Effect:
         low, value, high = sorted(self.number() for _ in range(3))
-        return Effect(name=self.text(), value=value, unit=self.word(), low=low, high=high, level=0.95, n=self.whole(), n_is=self.word())  # fmt: skip
+        many, of = self.whole(), self.word()
+        return Effect(name=self.text(), value=value, unit=of, low=low, high=high, level=0.95, n=many, n_is=self.word())
 
     def control(self) -> Control:
         return Control(name=self.text(), values=self.some(self.number, 4, 1), p=self.number(), note=self.text())
@@ -147,8 +148,8 @@ class Maker:
     def claim(self, threat: str) -> Claim:
         made = Claim(
             key=self.word(), threat=threat, statement=self.text(), method=self.text(), controls=self.some(self.text),
-            refuted_by=self.text(), measure=self.word(), params={self.word(): [self.number(), self.whole(), self.text()]},
-            problem=self.chance.choice(PROBLEMS), about=self.pick(About), grade=self.pick(Grade),
+            refuted_by=self.text(), measure=self.word(),
+            params={self.word(): [self.number(), self.whole(), self.text()]}, problem=self.chance.choice(PROBLEMS), about=self.pick(About), grade=self.pick(Grade),
         )  # fmt: skip
         self.numbers |= {made.digest, of_json(made.params)}
         return made
@@ -328,8 +329,10 @@ def leak_rows(cases: int) -> list[Row]:
             found.append(one_case(Path(folder), seed, policy=[None, None, *shipped_policies()][seed % 5]))
     leaks = [f"seed {seed}: {leak}" for seed, case in enumerate(found) for leak in case.leaks]
     withheld, shown, size = (sum(getattr(case, name) for case in found) for name in ("withheld", "shown", "bytes"))
-    what = f"pieces of {TEXT} bytes of a withheld text, {NUMBER} of a number or digest: release, report, exports, names, log, seal"
-    count = f"{len(leaks)} in {cases:,} audits: {withheld:,} items withheld, {shown:,} shown, {size / 1e6:,.0f} MB looked through"
+    what = f"{TEXT} bytes of a withheld text, {NUMBER} of a number or digest, in release, report, exports, names, log, seal"
+    count = (
+        f"{len(leaks)} in {cases:,} audits: {withheld:,} items withheld, {shown:,} shown, {size / 1e6:,.0f} MB searched"
+    )
     return [Row(what, f"{count}{': ' + '; '.join(leaks[:3]) if leaks else ''}", not leaks and withheld > 0 < shown)]
 
 
@@ -451,7 +454,8 @@ def widening_row(cases: int) -> Row:
             hidden += narrowed(items, policy, maker.some(maker.grant, 3, 1))
             shown = [{place for place, one in enumerate(items) if one.shown_by(two)} for two in shipped_policies()]
             unordered += not shown[0] <= shown[1] <= shown[2]
-    found = f"{hidden} of {asked:,} items hidden by a further grant; public ⊆ named-researchers ⊆ internal in {cases - unordered:,} of {cases:,}"
+    found = f"{hidden} of {asked:,} items hidden by a further grant; "
+    found += f"public ⊆ named-researchers ⊆ internal in {cases - unordered:,} of {cases:,}"
     return Row(
         "the widening law, for random policies, grants and items", found, not hidden and not unordered and asked > 0
     )
@@ -499,7 +503,8 @@ SENTENCES = (
     "1% of the variance lies along the direction, effective rank 11", "attention and MLP add up to the stream",
     "Restoring what the MLPs write at the subject's last token", "layer by separation on tune clusters",
     "the third block of items", "the heads, one by one", "19 random, 19 covariance, 19 shuffled directions",
-    "Each dot is one chance direction; the observed accuracy lies beyond every one of them.", "ahead 3", "unit 3 of the work",
+    "Each dot is one chance direction; the observed accuracy lies beyond every one of them.",
+    "ahead 3", "unit 3 of the work",
 )  # fmt: skip
 """What audits say that names no place, and has to stay shown."""
 

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -215,10 +215,13 @@ def told(read: Callable[[bytes], object], data: bytes) -> str:
 def every_byte(
     read: Callable[[bytes], object], data: bytes, *, differences: tuple[int, ...] = _EVERY, part: float = 1.0
 ) -> tuple[Counter[str], Counter[str]]:
-    """What became of every replacement, and of everything shorter or longer. ``part`` of the places is tried."""
-    places = range(0, len(data), max(1, round(1 / part)))
+    """What became of every replacement, and of everything shorter or longer.
 
-    def tried(every: range) -> tuple[Counter[str], Counter[str]]:
+    ``part`` of the places is tried, and in any case the last sign of each base64, where bits are to spare.
+    """
+    places = sorted({*range(0, len(data), max(1, round(1 / part))), *_ends(data)})
+
+    def tried(every: Sequence[int]) -> tuple[Counter[str], Counter[str]]:
         one = Counter(told(read, other) for place in every for other in replaced(data, place, differences))
         two = Counter(told(read, other) for place in every for other in shortened_and_lengthened(data, place))
         return one, two
@@ -227,6 +230,10 @@ def every_byte(
         return tried(places)
     counts = _side_by_side([partial(tried, places[start::_SIDE_BY_SIDE]) for start in range(_SIDE_BY_SIDE)])
     return sum((one for one, _ in counts), Counter()), sum((two for _, two in counts), Counter())
+
+
+def _ends(data: bytes) -> list[int]:
+    return [at for at in range(len(data)) if data.isascii() and data[at + 1 : at + 2] in (b"", b".", b"~")]
 
 
 def _side_by_side(
@@ -425,7 +432,7 @@ def on_the_ledger(one: Given, other: Given) -> Iterator[tuple[str, Attack]]:
 
 ATTACKS: dict[str, Callable[[Given, Given], Iterator[tuple[str, Attack]]]] = {
     "disclosures dropped, added, reordered, exchanged, given twice, or of another audit": on_what_is_shown,
-    "key bindings stripped, borrowed or forged; replay; another key, audience or addressee; no signature": on_the_binding,
+    "key bindings stripped, borrowed, forged; replay; another key, audience or addressee; no signature": on_the_binding,
     "the signer shows one item more, or one fewer, than the recorded policy does": on_the_signer,
     "another model's folder: a byte, a file or a name differs": on_the_model,
     "seals of another audit, and seals made by hand with other items": on_the_seal,

@@ -425,7 +425,26 @@ def test_the_doctor_names_a_remedy(assay: Assay, tmp_path: Path, monkeypatch: py
 # ── the command itself ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("command", ["", "audit", "steer", "sites", "check", "report", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "audit",
+        "plan",
+        "steer",
+        "sites",
+        "check",
+        "report",
+        "diff",
+        "doctor",
+        "policy",
+        "seal",
+        "release",
+        "verify",
+        "open",
+        "keys",
+    ],
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from assay.cli import main\ntry: main()\n"

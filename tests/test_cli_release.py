@@ -59,7 +59,7 @@ def test_from_keys_to_a_report(assay: Assay, at: Office) -> None:
     for said in (
         "all that the policy shows",
         "represents  supported",
-        "are those of run",
+        "every item shown is one of run",
         "is the one for named-researchers",
     ):
         assert said in out, said
@@ -122,3 +122,22 @@ def test_a_reader_needs_no_laboratory(at: Office, tmp_path: Path) -> None:
     missing = reader("sites")
     assert missing.returncode == 2
     assert missing.stderr.startswith("MissingExtra: this needs the laboratory")
+
+
+def test_a_release_that_shows_no_threat_has_an_account_too(
+    assay: Assay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assay.disclose import read_policy
+    from assay.evidence import Audit, Ledger
+    from tests.fixtures import audit_ledger as audit
+
+    monkeypatch.chdir(tmp_path)
+    at = office(Path(), ledger=False)
+    few = read_policy(b'name = "few"\nsays = "Us."\n[[show]]\nparts = ["model"]')
+    with Ledger.open(at.run / "ledger") as ledger:
+        for body in (Audit(name="a", problem="p", question="q", threats=audit.THREATS), few, audit.ORIGIN):
+            ledger.record(body)
+    path = at.release("few")
+    code, out, err = assay("verify", path, "--key", "auditor.pub", "--to", "few", "--into", "read")
+    assert (code, err) == (0, "")
+    assert "The question is withheld." in out

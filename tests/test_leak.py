@@ -1,4 +1,4 @@
-"""What a policy withholds is in nothing that is given away: a few audits here, hundreds by ``python -m reliability``."""
+"""What a policy withholds is in nothing that is given away: a few audits here, more by ``python -m reliability``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is given away cannot be changed: some of the bytes here, all of them in ``python -m reliability --only tamper``."""
+"""What is given away cannot be changed: some of its bytes here, all by ``python -m reliability --only tamper``."""
 
 from __future__ import annotations
 

@@ -178,7 +178,19 @@ class MissingExtra(AssayError): ...
 
 
 _LAB = frozenset(
-    "accelerate gguf huggingface_hub jaxtyping narwhals pyarrow safetensors scipy sklearn torch transformers".split()
+    [
+        "accelerate",
+        "gguf",
+        "huggingface_hub",
+        "jaxtyping",
+        "narwhals",
+        "pyarrow",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "torch",
+        "transformers",
+    ]
 )
 
 

@@ -1,11 +1,13 @@
-"""Files that are written whole or not at all, and read up to a limit."""
+"""Files that are written whole or not at all, and read up to a limit; JSON that is read with one kind of error."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from assay.errors import CorruptFile, Unwritable
 
@@ -70,6 +72,17 @@ def read_bytes(path: str | Path, *, most: int) -> bytes:
             found=f"more than {most:,} bytes",
         )
     return data
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value. Raises ``ValueError`` for whatever is none, is nested too deeply, or has text that no file can hold."""
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate reads, and is not written again
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
 
 
 def _sync(folder: Path) -> None:

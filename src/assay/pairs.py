@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import BadData, EmptyData, LeakedData
+from assay.files import parse_json
 from assay.prompt import Prompt
 
 
@@ -118,11 +119,13 @@ class Pairs(Sequence[Pair]):
                 with path.open(encoding="utf-8-sig", newline="") as file:
                     rows: list[dict[str, Any]] = list(csv.DictReader(file))
             elif path.suffix == ".json":
-                rows = json.loads(path.read_text(encoding="utf-8-sig"))
+                rows = parse_json(path.read_text(encoding="utf-8-sig"))
+                if not isinstance(rows, list):
+                    raise ValueError("it is no list")
             else:
                 lines = path.read_text(encoding="utf-8-sig").split("\n")  # other line ends may stand inside a text
                 rows = [_line(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise BadData(
                 f"{str(path)!r} does not read", found=str(error), hint="give .jsonl, .csv or .json in UTF-8"
             ) from error
@@ -233,11 +236,11 @@ def _tied(items: Sequence[Pair]) -> list[list[Pair]]:
 
 def _line(text: str, number: int, path: Path) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         raise BadData(
             f"{path.name}, line {number} is no JSON",
-            found=f"{text[:60]!r}: {error.msg}",
+            found=f"{text[:60]!r}: {error.msg if isinstance(error, json.JSONDecodeError) else error}",
             hint="give one JSON object a line",
         ) from error
 
@@ -263,8 +266,16 @@ def _pair(row: Any, where: str) -> Pair:
     answers = row.get("answers") or None
     if isinstance(answers, str):
         answers = answers.split("|")
+    if answers is not None and (not isinstance(answers, list) or not all(isinstance(text, str) for text in answers)):
+        raise BadData(
+            f"the answers of {where} are no texts", found=repr(answers)[:80], hint="answers are (matching, other)"
+        )
     if answers is not None and len(answers) != 2:
         raise BadData(f"{where} has {len(answers)} answers", found=repr(answers), hint="answers are (matching, other)")
+    if not isinstance(row.get("question") or "", str):
+        raise BadData(
+            f"the question of {where} is no text", found=repr(row["question"])[:80], hint="give a text, or leave it out"
+        )
     return Pair(
         Prompt(row["positive"]),
         Prompt(row["negative"]),

@@ -53,6 +53,8 @@ def show_rows(
 
     ``styles`` gives a cell's style by its text; ``widths`` the least width of the first columns.
     """
+    if not rows:
+        return
     styles = styles or {}
     whole = [list(heads), *map(list, rows)] if heads else [list(row) for row in rows]
     least = [*widths, *[0] * (max(map(len, whole)) - len(widths))]

@@ -86,7 +86,11 @@ def verify(
         with Ledger.read(against / "ledger" if against.is_dir() else against) as ledger:
             total = check_against(release, ledger)
         rows.append(
-            Row(True, "against", f"all {total} items are those of {against}, and every one shown is among them")
+            Row(
+                True,
+                "against",
+                f"every item shown is one of {against}; so are the total of {total}, the policies, and what each shows",
+            )
         )
     show_checks(out(), rows)
     _verdicts(release)

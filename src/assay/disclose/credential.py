@@ -13,12 +13,14 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from joserfc.jwk import OKPKey
 from pydantic import Field, JsonValue
+from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on alone
 
 from assay.disclose import sdjwt
-from assay.disclose.items import Item, cut
+from assay.disclose.items import ITEMS, Item, cut
 from assay.disclose.keys import thumbprint
 from assay.disclose.sdjwt import Disclosure
 from assay.errors import BadData, NotVerified, PolicyTooLate, nearest
@@ -46,19 +48,36 @@ class PolicyNamed(Value):
     shows: int = Field(ge=0)
 
 
+class LedgerNamed(TypedDict):
+    """The ledger: the digest of its last entry, and how many there are."""
+
+    head: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    entries: Annotated[int, Field(ge=1)]
+
+
+class ModelNamed(TypedDict):
+    """The model: what it is called, and digests of it as loaded, of its files' manifest and of how prompts are written."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    files: str
+    prompt_format: str
+
+
 class Signed(Value):
     """What the credential says in the clear; see the module."""
 
     iss: str
-    iat: int
+    iat: int = Field(ge=0)
     jti: str = Field(pattern="^[0-9a-f]{32}$")
     prev: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    model: dict[str, JsonValue]
+    model: ModelNamed
     problem: str
     tool: dict[str, str]
     policies: tuple[PolicyNamed, ...] = Field(min_length=1)
     claims_total: int = Field(ge=1)
-    ledger: dict[str, str | int]
+    ledger: LedgerNamed
     seals: tuple[SealNamed, ...] = ()
     cnf: dict[str, JsonValue]
     sd_alg: str = Field(alias="_sd_alg", pattern="^sha-256$")
@@ -161,7 +180,7 @@ def issue(
         prev=prev,
         model={**model, "files": of_json(origin.model_files), "prompt_format": of_json(origin.prompt_format)},
         problem=findings.audit.problem,
-        tool={name: version for name, version in versions().items() if name in ("assay", "python")},
+        tool={"items": ITEMS, **{name: said for name, said in versions().items() if name in ("assay", "python")}},
         policies=tuple(
             PolicyNamed(policy=policy, shows=len(draft.for_audience(policy))) for policy in findings.policies
         ),

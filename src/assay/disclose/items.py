@@ -41,12 +41,17 @@ from assay.evidence.entry import About, Grade, Part
 from assay.evidence.ledger import Standing
 from assay.evidence.measured import Figure, Value
 
+ITEMS = "1"
+"""The way in which findings are cut, with what counts as naming a place: another one gives other items of one ledger."""
+
 _SETUP = ("versions", "machine", "selftest")
 _MODEL = ("model", "revision", "fingerprint", "model_files", "prompt_format")
 _CLAIM = ("key", "threat", "statement", "method", "controls", "refuted_by", "measure", "problem")
 _OUTCOME = ("p", "alpha", "power", "not_looked_at")
 _WHEN_WITHHELD = "What came out is withheld."
 _FIGURE: TypeAdapter[Figure] = TypeAdapter(Figure)
+_WORD: TypeAdapter[Word] = TypeAdapter(Word)
+_TEXTS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
 class Item(Value):
@@ -102,6 +107,11 @@ def assemble(items: Sequence[Item], *, head: str) -> Findings:
     """
     whole = [item for item in sorted(items, key=lambda item: item.place) if not item.of]
     question = _dict(_one(whole, "question") or {})
+    asked = _TEXTS.validate_python(
+        {"question": "The question is withheld."}
+        | {name: question.get(name, "") for name in ("name", "auditor", "access", "day")}
+        | {name: question[name] for name in ("question",) if name in question}
+    )
     threats = [Threat.model_validate(item.value) for item in whole if item.part == "threat"]
     problem = items[0].problem if items else ""
     origin: dict[str, Any] = {}
@@ -113,19 +123,19 @@ def assemble(items: Sequence[Item], *, head: str) -> Findings:
     keys = {threat.key for threat in threats}
     return Findings(
         audit=Audit.model_construct(
-            name=question.get("name", ""),
+            name=asked["name"],
             problem=problem,
-            question=question.get("question", "The question is withheld."),
+            question=asked["question"],
             threats=tuple(threats),
-            auditor=question.get("auditor", ""),
-            access=question.get("access", ""),
+            auditor=asked["auditor"],
+            access=asked["access"],
         ),
         origin=Origin.model_validate({"model": "withheld", "fingerprint": "", **origin}) if origin else None,
         threats=tuple(_threat(threat, claims, verdicts.get(threat.key), by_name) for threat in threats),
         strays=tuple(finding for finding in claims if finding.claim.threat not in keys),
         notes=tuple(Note.model_validate(item.value) for item in whole if item.part == "note"),
         end=End.model_validate(question["end"]) if question.get("end") else None,
-        day=question.get("day", ""),
+        day=asked["day"],
         head=head,
         units=tuple(Unit.model_validate(item.value) for item in whole if item.part == "results"),
     )
@@ -233,13 +243,14 @@ def _finding(items: Sequence[Item]) -> Finding:
         change = _dict(corrected)
         correction = Correction(corrects=claim.digest, author=change["author"], reason=change["reason"])
         if change["first"] is not None:
-            first = Outcome.model_construct(claim=claim.digest, **change["first"])
-    verdict: Word = told["verdict"]
+            first = _outcome(claim, change["first"])
+    verdict = _WORD.validate_python(told["verdict"])
+    because = _TEXTS.validate_python({"because": told["because"]})["because"]
     outcome = None
     if measured:
-        outcome = Outcome.model_construct(
-            claim=claim.digest,
-            **{**told, "not_looked_at": tuple(told["not_looked_at"])},
+        outcome = _outcome(
+            claim,
+            told,
             where=tuple(_list(items, "places")),
             effects=tuple(map(Effect.model_validate, _list(items, "effects"))),
             controls=tuple(map(Control.model_validate, _list(items, "controls"))),
@@ -248,7 +259,14 @@ def _finding(items: Sequence[Item]) -> Finding:
             figures=tuple(_FIGURE.validate_python(item.value) for item in items if item.part == "figure"),
             tables=tuple(TableData.model_validate(item.value) for item in items if item.part == "table"),
         )
-    return Finding(claim, standing, verdict, told["because"], outcome, first, correction)
+    return Finding(claim, standing, verdict, because, outcome, first, correction)
+
+
+def _outcome(claim: Claim, told: dict[str, Any], **shown: Any) -> Outcome:
+    """Every field as an outcome has it; but one whose effects are withheld may still be supported."""
+    whole = {**told, **shown, "claim": claim.digest}
+    checked = Outcome.model_validate({**whole, "verdict": "not testable"})
+    return checked.model_copy(update={"verdict": _WORD.validate_python(told["verdict"])})
 
 
 def _threat(
@@ -262,7 +280,7 @@ def _threat(
     because = "No claim about it was recorded before the first result."
     if stated["by"] is not None:
         because = deciding.because if deciding is not None else "The claim that decides it is withheld."
-    return ThreatFinding(threat, own, stated["verdict"], because, deciding)
+    return ThreatFinding(threat, own, _WORD.validate_python(stated["verdict"]), because, deciding)
 
 
 def _one(items: Sequence[Item], part: Part) -> Any:

@@ -95,10 +95,10 @@ _HEADING = re.compile(  # of an axis or a column, or a setting's name, the numbe
 
 
 def mentions_place(text: str) -> bool:
-    """Whether a text names a place inside a model, as sites or in words: ``L13.resid``, ``layer 13``, ``head[2]``; or is
-    what numbers of places stand below or beside: ``layer``, ``L``, ``site``.
+    """Whether a text names a place inside a model, as sites or in words: ``L13.resid``, ``layer 13``, ``head[2]``; or
+    is what numbers of places stand below or beside: ``layer``, ``L``, ``site``.
 
-    Rather once too often: a sentence that is withheld by mistake can be written anew, one that is shown cannot be unsaid.
+    Rather once too often: a sentence that is withheld by mistake can be written anew, one that is shown stays known.
     """
     return _PLACE.search(text) is not None or _HEADING.fullmatch(text.strip()) is not None
 

@@ -320,7 +320,7 @@ def _processed(payload: dict[str, Any], disclosures: Mapping[str, Disclosure]) -
 def _check_times(claims: Mapping[str, Any], now: float, leeway: float, what: str) -> None:
     for name in claims.keys() & {"iat", "nbf", "exp"}:
         value = claims[name]
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < -(1 << 53):
             refuse(f"{name} of {what} is no time", value)
         if value <= now - leeway if name == "exp" else value > now + leeway:
             refuse(f"{what} is {'no longer' if name == 'exp' else 'not yet'} valid", f"{name} {value}, now {now:.0f}")

@@ -21,7 +21,7 @@ from joserfc.jwk import OKPKey
 
 from assay.disclose import sdjwt
 from assay.disclose.credential import TYPE, PolicyNamed, SealNamed, Signed, digest_of, item_of
-from assay.disclose.items import Item, assemble, cut
+from assay.disclose.items import ITEMS, Item, assemble, cut
 from assay.disclose.keys import Identity, thumbprint
 from assay.disclose.seal import open_seal
 from assay.errors import AssayError, NotVerified
@@ -178,13 +178,22 @@ def check_previous(release: Release, before: bytes) -> None:
 
 
 def check_against(release: Release, ledger: Record) -> int:
-    """How many items the ledger gives, each of them committed to, and every shown one among them.
+    """How many items the ledger gives. Every shown one is among them, and the numbers are those that were signed.
+
+    Items that are withheld are compared by their number alone; they are proved when a seal or a wider release shows them.
 
     Raises:
         LedgerBroken: the ledger's chain does not verify.
         NotVerified: a ledger that does not hold the signed head, or that gives other items, policies or numbers.
     """
     head, entries = str(release.signed.ledger["head"]), int(release.signed.ledger["entries"])
+    if release.signed.tool.get("items") != ITEMS:
+        raise NotVerified(
+            "the release was cut into items in another way than this version of Assay does it",
+            found=f"items {release.signed.tool.get('items')}, made by Assay {release.signed.tool.get('assay')}",
+            wanted=ITEMS,
+            hint="compare it with that version",
+        )
     findings = read_findings(ledger, until=entries)
     if findings.head != head:
         raise NotVerified(

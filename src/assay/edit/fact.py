@@ -10,6 +10,7 @@ from typing import Any
 
 from assay.edit.descent import SUBJECT, Rewrite
 from assay.errors import BadData, Unwritable
+from assay.files import parse_json
 from assay.prompt import Prompt
 
 _HINT = (
@@ -85,7 +86,7 @@ class Fact:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    found.append(cls.from_json(json.loads(line)))
+                    found.append(cls.from_json(parse_json(line)))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise BadData(f"{path.name}, line {number} is no fact", found=repr(error), hint=_HINT) from error
         return tuple(found)

@@ -211,7 +211,7 @@ def _claims(entries: list[Entry], corrections: dict[str, Correction], *, over: b
         if now is not None:
             verdict, because = now.verdict, now.because
         elif correction is not None:
-            verdict, because = "not testable", f"Its outcome was withdrawn: {correction.reason}"
+            verdict, because = "not testable", "Its outcome was withdrawn."
         elif entry.key in missing:
             verdict, because = "not testable", f"There is no outcome: {missing[entry.key]}"
         elif over:

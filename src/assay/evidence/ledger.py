@@ -337,5 +337,5 @@ def _entry(row: Row) -> Entry:
     seq, kind, key, at, body, prev, digest = row
     try:
         return Entry(seq=seq, kind=kind, key=key, at=at, body=json.loads(body), prev=prev, digest=digest)
-    except (BadData, TypeError, ValueError) as error:
+    except (BadData, TypeError, ValueError, RecursionError) as error:
         raise LedgerBroken(f"entry {seq} does not read", hint="verify the ledger", found=error) from error

@@ -77,7 +77,9 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {name: getattr(words, name) for name in ("number", "p_value", "short", "interval", "cell", "cells")}
-    made.filters["is_digest"] = lambda value: isinstance(value, str) and bool(re.fullmatch("(sha256:)?[0-9a-f]{40,}", value))
+    made.filters["is_digest"] = lambda value: (
+        isinstance(value, str) and bool(re.fullmatch("(sha256:)?[0-9a-f]{40,}", value))
+    )
     made.globals |= {
         "count": words.count,
         "sized": words.sized,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.errors import BadData, BadHypothesis, EmptyData, nearest
+from assay.files import parse_json
 from assay.graph import Graph, Inputs
 from assay.prompt import Prompt
 from assay.scrub.hypothesis import ANYTHING, INPUT
@@ -54,8 +54,12 @@ class Data:
             missing = [name for name in ("prompt", "answer") if not isinstance(state.get(name), str)]
             if missing:
                 raise BadData(f"line {number} of {str(path)!r} has no {missing[0]}", found=str(state)[:80], hint=_HINT)
-            spans = {name: state[name] for _, name, _, _ in Formatter().parse(state["prompt"]) if name in state}
-            prompts.append(Prompt(state["prompt"], **spans))
+            try:
+                spans = {name: state[name] for _, name, _, _ in Formatter().parse(state["prompt"]) if name in state}
+                prompts.append(Prompt(state["prompt"], **spans))
+            except (TypeError, ValueError) as error:  # braces that do not match, a span that is no text
+                what = f"the prompt of line {number} of {str(path)!r} does not read"
+                raise BadData(what, found=f"{error}"[:120], hint=_HINT) from error
             answers.append(state["answer"])
             told.append({name: value for name, value in state.items() if name not in ("prompt", "answer", *spans)})
         names = sorted({name for one in told for name in one})
@@ -73,7 +77,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if line.strip():
-                state = json.loads(line)
+                state = parse_json(line)
                 if not isinstance(state, dict):
                     raise BadData(f"line {number} of {str(path)!r} is no object", found=line[:60], hint=_HINT)
                 found.append(state)

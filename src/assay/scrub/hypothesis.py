@@ -26,6 +26,7 @@ from typing import Any
 
 from assay.errors import BadHypothesis, CorruptFile, Unwritable
 from assay.figure import save
+from assay.files import parse_json
 from assay.scrub.plot import tree
 
 INPUT, ANYTHING = "input", "anything"
@@ -132,7 +133,14 @@ class Node:
                 found=json.dumps(state, ensure_ascii=False)[:80],
                 hint=f"a node is an object with a feature, and {', '.join(known[1:])} where they are needed",
             )
-        return node(**{**state, "parts": [cls.from_json(part) for part in state.get("parts", ())]})
+        try:
+            return node(**{**state, "parts": [cls.from_json(part) for part in state.get("parts", ())]})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadHypothesis(
+                "a node of the hypothesis does not read",
+                found=f"{error}"[:120],
+                hint="parts are a list of nodes, along is a matrix of numbers",
+            ) from error
 
     def plot(self, path: str | Path, title: str = "") -> Path:
         """Draw the tree as SVG. Raises `Unwritable`."""
@@ -154,7 +162,7 @@ class Node:
     def load(cls, path: str | Path) -> Node:
         """Read what `save` wrote. Raises `CorruptFile`, `BadHypothesis`."""
         try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
+            state = parse_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CorruptFile(
                 f"{str(path)!r} does not read as a hypothesis",
