@@ -33,7 +33,7 @@ from assay.audit import (
 )
 from assay.audit.origin import shown_name
 from assay.errors import BadData, CorruptFile, LedgerInUse, ModelMismatch, Unwritable
-from assay.evidence import Missing, Origin
+from assay.evidence import Missing, Origin, of_bytes
 from assay.scale import Done, Report, Task
 from assay.scale.unit import code_digest
 from tests.fixtures import toy_audit
@@ -513,6 +513,15 @@ def test_a_damaged_array_is_found_out(tmp_path: Path) -> None:
     arrays.path(digest).unlink()
     with pytest.raises(CorruptFile, match="No such file"):
         arrays.get(digest)
+
+
+def test_an_array_of_more_dimensions_than_numpy_has_is_refused(tmp_path: Path) -> None:
+    """Found by fuzzing: safetensors reads its header, and NumPy raises."""
+    header = json.dumps({"x": {"dtype": "BOOL", "shape": [0] * 5001, "data_offsets": [0, 0]}}).encode()
+    data = len(header).to_bytes(8, "little") + header
+    (tmp_path / f"{of_bytes(data)}.safetensors").write_bytes(data)
+    with pytest.raises(CorruptFile, match="do not read"):
+        Arrays(tmp_path).get(of_bytes(data))
 
 
 # ── the room ────────────────────────────────────────────────────────────────────────────────────────────────────

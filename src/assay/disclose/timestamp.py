@@ -123,7 +123,7 @@ def _post(url: str, body: bytes, timeout: float) -> bytes:
 def _certificates(pems: Sequence[bytes]) -> list[x509.Certificate]:
     try:
         return [certificate for pem in pems for certificate in x509.load_pem_x509_certificates(pem)]
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         hint = "give certificates as PEM, the text from BEGIN CERTIFICATE to END CERTIFICATE"
         raise BadData("a root certificate does not read", hint=hint, found=error) from error
 

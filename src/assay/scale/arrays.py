@@ -52,7 +52,7 @@ class Arrays:
             found = of_bytes(data)
             if found == digest:
                 return load(data)
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:  # ValueError: shapes that NumPy has not
             found = str(error)
         raise CorruptFile(
             f"the arrays {digest[:12]}… do not read",
