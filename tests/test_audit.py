@@ -343,7 +343,7 @@ def test_a_full_disk_stops_the_run_and_records_nothing(
         raise Unwritable("cannot write", hint="free space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("assay.scale.arrays._write", full)
+        patch.setattr("assay.scale.arrays.write_whole", full)
         with pytest.raises(Unwritable):
             run()
     with Ledger.read(tmp_path / "run" / "ledger") as ledger:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.evidence import Claim, Origin, of_file, of_folder, of_json, of_text
+from assay.evidence import Claim, Origin, of_file, of_folder, of_text
 from assay.provenance import versions
+from assay.scale.executor import data_digest
 from assay.scale.unit import laboratory_digest
 
 if TYPE_CHECKING:
@@ -76,11 +77,7 @@ def _rendered(tokenizer: Any) -> str | None:
 
 def data_digests(data: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 per file or folder. Raises `CorruptFile` for one that is not there."""
-    return {name: _digest(path) for name, path in data.items()}
-
-
-def _digest(path: Path) -> str:
-    return of_json(of_folder(path, leave_out=(".git", "__pycache__"))) if path.is_dir() else of_file(path)
+    return {name: data_digest(path) for name, path in data.items()}
 
 
 def shown_name(name: str) -> str:

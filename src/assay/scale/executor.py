@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
 
-from assay.evidence import of_json
+from assay.evidence import of_file, of_folder, of_json
 from assay.evidence.digest import plain
 from assay.scale.arrays import Arrays
 from assay.scale.unit import UNITS
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Report = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
+
+LEFT_OUT = (".git", "__pycache__")
+"""Names that are no part of an audit's data."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class Executor(Protocol):
     def run(self, tasks: Sequence[Task], report: Report) -> Iterator[Done]:
         """Every task, done, in any order, each as soon as it is."""
         ...
+
+
+def data_digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's manifest. Raises `CorruptFile` where neither is there."""
+    return of_json(of_folder(path, leave_out=LEFT_OUT)) if path.is_dir() else of_file(path)
 
 
 def perform(task: Task, model: Model, data: Mapping[str, Path], folder: Path, report: Report) -> Done:
