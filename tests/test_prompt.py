@@ -304,7 +304,7 @@ def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
         ("a.jsonl", '{"positive": "", "negative": 3}', "a.jsonl, item 1 has no positive and no negative"),
         ("a.jsonl", "[1]", "a.jsonl, item 1 is no object"),
         ("a.jsonl", '{"positive": "p", "negative": "n", "answers": ["A"]}', "a.jsonl, item 1 has 1 answers"),
-        ("a.json", '{"positive": "p"}', "a.json, item 1 is no object"),
+        ("a.json", '{"positive": "p"}', "does not read"),
         ("a.json", "[", "does not read"),
         ("a.csv", "positive\np\n", "a.csv, item 1 has no negative"),
         (

@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import audit, check, diff, doctor, edit, heads, keys, plan, release, scrub, sites, steer, trace, verify
+from assay.cli import (
+    audit,
+    check,
+    diff,
+    doctor,
+    edit,
+    heads,
+    keys,
+    organisms,
+    plan,
+    release,
+    scrub,
+    sites,
+    steer,
+    trace,
+    verify,
+)
 from assay.cli.terminal import out, show_error
 from assay.errors import AssayError, laboratory_missing
 
@@ -38,6 +54,7 @@ for command in (
     app.command()(command)
 app.command("open")(verify.open_)
 app.add_typer(keys.app, name="keys")
+app.add_typer(organisms.app, name="organisms")
 
 
 def _version(wanted: bool) -> None:

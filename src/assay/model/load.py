@@ -259,8 +259,15 @@ def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype |
             tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _unreadable(name, error) from error
-    files = Path(snapshot_download(name, revision=commit, local_files_only=True))  # as they lie in the hub's cache
-    return Loaded(hf, tokenizer, name, revision=commit, remote_code=trust, files=files)
+    return Loaded(hf, tokenizer, name, revision=commit, remote_code=trust, files=_hub_files(name, commit))
+
+
+def _hub_files(name: str, commit: str) -> Path | None:
+    """Where a model that was just read lies in the hub's cache; None where it was read past the cache."""
+    try:
+        return Path(snapshot_download(name, revision=commit, local_files_only=True))
+    except (OSError, ValueError, HfHubHTTPError):
+        return None
 
 
 def _whole(source: str | Path, dtype: torch.dtype | None, **how: Any) -> Any:
