@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from hypothesis import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from assay.cli import main
 from tests import tiny as tiny_models
 from tests.skips import skip
 
@@ -112,3 +114,20 @@ def smollm2() -> Model:
 def chromium() -> str:
     """The path of a chromium to open reports in."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or skip("chromium")
+
+
+Assay = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def assay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Assay:
+    """``assay("audit", ...)`` gives the exit code and what was printed to standard output and error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["assay", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call

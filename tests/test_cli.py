@@ -8,7 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,13 @@ from rich.console import Console
 
 from assay import Edit, scrub
 from assay.audit.claim import MEASURES
-from assay.cli import main
 from assay.cli.steer import show_texts
 from assay.cli.terminal import show_rows
 from assay.errors import AssayError
 from assay.evidence import Ledger
 from assay.report.words import sized
 from assay.scale.unit import UNITS
+from tests.conftest import Assay
 from tests.tiny import tiny, tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -52,23 +52,6 @@ def _own_names() -> Iterator[None]:
     for names, known in before:
         names.clear()
         names.update(known)
-
-
-Assay = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def assay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Assay:
-    """``assay("audit", ...)`` gives the exit code and what was printed to standard output and error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["assay", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

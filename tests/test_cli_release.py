@@ -5,31 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from assay.cli import main
+from tests.conftest import Assay
 from tests.fixtures.released import Office, office
 
-Assay = Callable[..., tuple[int, str, str]]
 LABORATORY = (
     "torch", "transformers", "safetensors", "scipy", "sklearn", "pyarrow", "narwhals", "jaxtyping",
     "huggingface_hub", "gguf", "accelerate",
 )  # fmt: skip
-
-
-@pytest.fixture
-def assay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Assay:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["assay", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

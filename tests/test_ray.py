@@ -24,13 +24,13 @@ import torch
 from assay import Model
 from assay.audit import Bench, Lab, Ledger, Outcome, Plan, measure
 from assay.audit.claim import MEASURES
-from assay.cli import main
 from assay.errors import BadData, CorruptFile, MissingExtra, NoSuchSite
 from assay.evidence import Missing, of_json
 from assay.scale import Arrays, LocalExecutor, RayExecutor, Task, unit
 from assay.scale import ray as scale_ray
 from assay.scale.executor import data_digest
 from assay.scale.unit import UNITS, code_digest, laboratory_digest
+from tests.conftest import Assay
 from tests.fixtures.toy_audit import THREATS, claim
 from tests.skips import skip
 from tests.test_audit import planned, results
@@ -450,18 +450,10 @@ def test_ray_that_is_not_there(ray: Any, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def command(assay: Assay) -> Iterator[Assay]:
     """The command, which reads the toy's file anew; whoever imported it before gets its units and measures back."""
     before = [(names, dict(names)) for names in (UNITS, MEASURES)]
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["assay", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    yield call
+    yield assay
     for names, known in before:
         names.clear()
         names.update(known)

@@ -187,7 +187,7 @@ def _convert(path: Path, folder: Path) -> None:
             hint="set ASSAY_CACHE to a writable folder",
         ) from error
     try:
-        with _quiet():
+        with quiet():
             try:
                 found = _whole(path.parent, torch.float32, gguf_file=path.name)
                 tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -227,7 +227,7 @@ def _plain_config(config: Any) -> dict[str, Any]:
 
 def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None) -> Loaded:
     try:
-        with _quiet():
+        with quiet():
             hf = _whole(folder, dtype, trust_remote_code=trust, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     except SafetensorError as error:
@@ -254,7 +254,7 @@ def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype |
             ) from error
         commit = revision
     try:
-        with _quiet():
+        with quiet():
             hf = _whole(name, dtype, trust_remote_code=trust, revision=commit)
             tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -329,7 +329,7 @@ def _tokenizer_of(hf: PreTrainedModel) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Loading prints bars and warnings that belong to no user of this library; give the settings back afterwards."""
     level = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()

@@ -18,11 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils import logging as hf_logging
 
 from assay.errors import BadData, CorruptFile, Unwritable, nearest
 from assay.files import read_bytes, write_whole
-from assay.model.load import cache_folder
+from assay.model.load import cache_folder, quiet
 from assay.organisms.families.backdoor import Backdoor
 from assay.organisms.families.deception import Deception
 from assay.organisms.families.family import Family
@@ -81,7 +80,7 @@ class Organism:
             shown = ", ".join(map(str, self.steps))
             raise BadData(f"there is no checkpoint at step {step}", found=shown, hint="give a step of the series")
         try:
-            with _quiet():
+            with quiet():
                 hf = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32, local_files_only=True)
                 tokenizer = PreTrainedTokenizerFast.from_pretrained(self.folder, local_files_only=True)
             if step is not None:
@@ -94,7 +93,7 @@ class Organism:
         """Write a checkpoint as a folder of its own. Raises `BadData`, `CorruptFile`, `Unwritable`."""
         hf, tokenizer = self.load(step)
         try:
-            with _quiet():
+            with quiet():
                 hf.save_pretrained(into)
                 tokenizer.save_pretrained(into)
         except OSError as error:
@@ -233,7 +232,7 @@ def _make(family: Family, recipe: Recipe, base: dict[str, Tensor], work: Path) -
 
     learn(hf, stage, seed=2 * recipe.seed + 1, seen=seen)
     figures = family.figures(recipe, hf)
-    with _quiet():
+    with quiet():
         hf.save_pretrained(work)
         family.words.tokenizer().save_pretrained(work)
     card = {
@@ -314,16 +313,3 @@ def _broken(folder: Path, error: Exception) -> CorruptFile:
         found=f"{type(error).__name__}: {error}"[:200],
         hint="remove the folder and train the recipe again",
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
