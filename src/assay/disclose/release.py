@@ -7,7 +7,6 @@ are made once: whatever is released later is shown, by the digests signed first,
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from assay.disclose.seal import seal
 from assay.disclose.verify import read_credential, verify
 from assay.errors import BadData, CorruptFile
 from assay.evidence import Findings, Ledger, Policy, canonical, of_bytes, read_findings
-from assay.files import read_bytes, write_whole
+from assay.files import parse_json, read_bytes, write_whole
 
 FOLDER, DRAFT, CREDENTIAL, SIGNER = "release", "draft.json", "credential", "signer.pub"
 RELEASE, SEAL = ".assay", ".age"
@@ -166,9 +165,9 @@ class Desk:
     def _read_draft(self) -> dict[str, Any]:
         path = self.home / DRAFT
         try:
-            said = json.loads(read_bytes(path, most=MOST))
+            said = parse_json(read_bytes(path, most=MOST).decode())
             return {name: said[name] for name in ("jti", "entries", "disclosures", "seals")}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             hint = "remove the folder and seal anew: nothing of it was signed"
             raise CorruptFile(f"{str(path)!r} is no draft", found=error, hint=hint) from None
 

@@ -8,7 +8,6 @@ give exactly the items that were committed to, a model's files must be those tha
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from assay.disclose.keys import Identity, thumbprint
 from assay.disclose.seal import open_seal
 from assay.errors import AssayError, NotVerified
 from assay.evidence import Findings, Record, canonical, of_bytes, of_folder, of_json, read_findings
+from assay.files import parse_json
 
 Made = TypeVar("Made")
 
@@ -231,9 +231,9 @@ def open_sealed(
     """
     content = open_seal(data, identities)
     try:
-        said = json.loads(content)
+        said = parse_json(content.decode())
         audit, to, texts = str(said["audit"]), str(said["to"]), list(map(str, said["disclosures"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise NotVerified("the seal holds no items of an audit", hint=HINT) from None
     if audit != release.signed.jti:
         raise NotVerified(
