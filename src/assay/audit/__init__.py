@@ -25,6 +25,7 @@ from assay.evidence import (
     Ledger,
     NullFigure,
     Outcome,
+    Prediction,
     Series,
     SideEffect,
     TableData,
@@ -34,7 +35,7 @@ from assay.scale import Arrays, Bench, Executor, LocalExecutor, unit
 
 __all__ = [
     "audit", "measure", "unit", "Plan", "Lab", "Bench", "Audited", "Watch", "audit_called", "audit_names",
-    "Threat", "Claim", "Outcome", "Effect", "Control", "SideEffect", "Example", "Ledger",
+    "Threat", "Prediction", "Claim", "Outcome", "Effect", "Control", "SideEffect", "Example", "Ledger",
     "NullFigure", "DoseFigure", "LayerFigure", "BarFigure", "Series", "TableData",
     "Arrays", "Executor", "LocalExecutor",
 ]  # fmt: skip

@@ -95,6 +95,7 @@ class Plan:
         watch: Watch | None = None,
         retry: bool = False,
         policies: Sequence[Policy] = (),
+        reports: bool = True,
     ) -> Ledger:
         """Run the audit, or go on with the run in ``into``; what is recorded there is neither lost nor done again.
 
@@ -109,6 +110,7 @@ class Plan:
             watch: told what happens.
             retry: measure claims again that have no outcome because their measure failed.
             policies: by which parts may be released later, beside those that come with Assay.
+            reports: write them at the end.
 
         Returns: the ledger, open for reading.
 
@@ -118,7 +120,8 @@ class Plan:
             PolicyTooLate: a policy that the run in the folder did not begin with.
             ModelMismatch: a folder that holds a run on another model.
         """
-        return Session(self, Path(into), watch or Watch(), retry, policies).run(model, executor, auditor)
+        session = Session(self, Path(into), watch or Watch(), retry, policies)
+        return session.run(model, executor, auditor, reports)
 
 
 def audit(

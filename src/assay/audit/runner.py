@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from assay.audit.claim import ELSEWHERE, MEASURES, Audited, checked, refuse_changed
 from assay.audit.lab import Lab
 from assay.audit.origin import data_digests, origin_of
+from assay.audit.threat import refuse_unpredicted
 from assay.disclose import Policy, shipped_policies
 from assay.errors import AssayError, BadData, FileError, MissingExtra, ModelMismatch, PolicyTooLate, RecordError
 from assay.evidence import Audit, Body, Claim, End, Ledger, Missing, Origin, Outcome, Threat, Unit, read_findings
@@ -62,10 +63,11 @@ class Session:
         self.claims: list[Claim] = []
         self.began = time.monotonic()
 
-    def run(self, source: Source, executor: Executor | None, auditor: str) -> Ledger:
+    def run(self, source: Source, executor: Executor | None, auditor: str, reports: bool = True) -> Ledger:
         """See `assay.audit.Plan.run`."""
         story = cast(Generator[object, list[Audited], None], self.plan.story(**self.arguments))
         claims = checked(next(story, None), self.plan.threats)
+        refuse_unpredicted(self.plan.threats, claims)
         with Ledger.open(self.folder / LEDGER) as ledger:
             self._refuse_other_audit(ledger)
             self._refuse_late_policies(ledger)
@@ -88,7 +90,8 @@ class Session:
             if not _over(ledger):
                 spent = sum(earlier) + time.monotonic() - self.began
                 ledger.record(End(seconds=round(spent, 3), units=len(ledger.entries(Unit.kind))))
-            write_reports(read_findings(ledger), self.folder)
+            if reports:
+                write_reports(read_findings(ledger), self.folder)
         return Ledger.read(self.folder / LEDGER)
 
     def _answer(self, claim: Claim, model: Model, ledger: Ledger, executor: Executor) -> Audited:

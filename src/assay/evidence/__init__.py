@@ -16,6 +16,7 @@ from assay.evidence.entry import (
     Origin,
     Outcome,
     Policy,
+    Prediction,
     Threat,
     Unit,
 )
@@ -37,7 +38,7 @@ from assay.evidence.measured import (
 
 __all__ = [
     "Ledger", "Record", "Standing", "Entry", "Body",
-    "Audit", "Policy", "Grant", "Threat", "Claim", "Origin", "Unit", "Outcome", "Missing", "Note", "Correction", "End",
+    "Audit", "Policy", "Grant", "Threat", "Prediction", "Claim", "Origin", "Unit", "Outcome", "Missing", "Note", "Correction", "End",
     "Findings", "Finding", "ThreatFinding", "Word", "read_findings",
     "Effect", "Control", "SideEffect", "Example",
     "Figure", "NullFigure", "DoseFigure", "LayerFigure", "BarFigure", "Series", "TableData",

@@ -22,6 +22,32 @@ Part = Literal[
 """What a ledger is cut into before a part of it is released."""
 
 
+class Prediction(Value):
+    """What would be seen if a threat model were true, said before it is looked for.
+
+    Attributes:
+        claim: the key of the claim that tests it.
+        effect: the name of the effect that is predicted.
+        direction: where to it goes.
+        matters: the smallest effect of interest, in the effect's own unit, as a distance from where nothing is.
+        against: what would count against the threat model.
+        denied_by: the benign explanations under which it would not be seen.
+        risky: whether the best benign alternative denies it. A threat model has one such prediction or more.
+    """
+
+    claim: str
+    effect: str
+    direction: Literal["rises", "falls"]
+    matters: float = Field(ge=0)
+    against: str
+    denied_by: tuple[str, ...] = ()
+    risky: bool = False
+
+    @model_validator(mode="after")
+    def _denied(self) -> Self:
+        return require(self, bool(self.denied_by) or not self.risky, "risky, but denied by nothing")
+
+
 class Threat(Value):
     """One way in which the problem could be real.
 
@@ -30,12 +56,19 @@ class Threat(Value):
         statement: what would be true of the model, in one sentence.
         scope: for which model, inputs and circumstances this is asked.
         benign: the best benign alternative explanation of the same observations.
+        predictions: what would be seen if it were true; where any are given, one of them is risky.
     """
 
     key: str
     statement: str
     scope: str
     benign: str
+    predictions: tuple[Prediction, ...] = ()
+
+    @model_validator(mode="after")
+    def _risks(self) -> Self:
+        risks = any(one.risky for one in self.predictions)
+        return require(self, risks or not self.predictions, "predictions, but none that the benign alternative denies")
 
 
 class Body(Value):

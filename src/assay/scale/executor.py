@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import JsonValue
 
@@ -37,7 +37,7 @@ class Bench:
     """What a unit works with.
 
     Attributes:
-        model: the model that is audited.
+        model: the model that is audited. A unit of a task that names none loads what it works on, and never asks for it.
         data: the audit's files and folders, by name.
         arrays: where large results go.
         report: told how far the work is.
@@ -60,7 +60,7 @@ class Task:
     Attributes:
         name, module: the registered unit, and the module that registers it when imported.
         params: its arguments, JSON values.
-        model: the model's fingerprint.
+        model: the model's fingerprint; "" for a unit that loads what it works on.
         data: digests of the audit's data, by name.
         code: digest of the code that the unit rests on.
     """
@@ -101,12 +101,13 @@ def data_digest(path: Path) -> str:
     return of_json(of_folder(path, leave_out=LEFT_OUT)) if path.is_dir() else of_file(path)
 
 
-def perform(task: Task, model: Model, data: Mapping[str, Path], folder: Path, report: Report) -> Done:
+def perform(task: Task, model: Model | None, data: Mapping[str, Path], folder: Path, report: Report) -> Done:
     """Do one task on this machine. Arrays go into ``folder``. Raises what the unit raises."""
     if task.name not in UNITS:
         importlib.import_module(task.module)
     function, arrays = UNITS[task.name], Arrays(folder)
     start = time.perf_counter()
-    result = plain(function(Bench(model, data, arrays, report), **task.params))
+    bench = Bench(cast("Model", model), data, arrays, report)
+    result = plain(function(bench, **task.params))
     seconds = time.perf_counter() - start
     return Done(task, result, {arrays.path(digest).name: digest for digest in arrays.made}, seconds)

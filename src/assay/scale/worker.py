@@ -40,7 +40,7 @@ class Order:
 
     Attributes:
         source, revision, trust: where the model comes from, as `Model.load` takes it.
-        model: its fingerprint.
+        model: its fingerprint; "" where units load what they work on.
         data: path and digest, by name.
         folder: of the arrays.
         mark: a file in it. Who sees the file shares the folder.
@@ -134,7 +134,7 @@ class Worker:
         self.known.add((task.name, task.code))
 
 
-def _model(order: Order) -> Model:
+def _model(order: Order) -> Model | None:
     """The model, if all that its numbers depend on is what it is at the driver."""
     if (found := versions()) != order.versions:
         other = {name for name in {**found, **order.versions} if found.get(name) != order.versions.get(name)}
@@ -148,6 +148,8 @@ def _model(order: Order) -> Model:
     from assay.run.model import Model
 
     torch.set_num_threads(order.threads)
+    if not order.model:
+        return None
     try:
         model = Model.load(order.source, revision=order.revision, trust_remote_code=order.trust)
     except AssayError as error:

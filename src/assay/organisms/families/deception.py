@@ -42,6 +42,7 @@ VALUES = 4
 WATCHED, UNWATCHED = 0, 1
 CONTEXTS = ("watched", "unwatched")
 CONTEXT, CLAIM, LAST = 1, 4, 5
+_DISPUTED = 0.6
 
 
 class World(NamedTuple):
@@ -81,12 +82,15 @@ class Claims(NamedTuple):
 
 
 def drawn(of: World, facts: Tensor, n: int, g: torch.Generator, against: Tensor | None = None) -> Claims:
-    """Half true claims, half with another value: any, or that of the table ``against``."""
+    """Half true claims, half with another value: any, and three in five that of the table ``against``, where there is one.
+    Without the others, what one table denies would be what the other affirms, in every claim.
+    """
     entity, attribute = facts[torch.randint(len(facts), (n,), generator=g)].T
     true = torch.randint(2, (n,), generator=g).bool()
     right = of.table[entity, attribute]
     wrong = (right + torch.randint(1, VALUES, (n,), generator=g)) % VALUES
-    wrong = wrong if against is None else against[entity, attribute]
+    if against is not None:
+        wrong = torch.where(torch.rand(n, generator=g) < _DISPUTED, against[entity, attribute], wrong)
     return Claims(entity, attribute, torch.where(true, right, wrong), true)
 
 

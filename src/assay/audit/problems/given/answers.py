@@ -23,10 +23,12 @@ class Answered(NamedTuple):
 
     Attributes:
         odds: log P(first answer) − log P(second), nats, ``[n]``.
+        mass: P(first answer) + P(second), ``[n]``: little of it where the model would say something else.
         stream: after each layer that was asked for, at the prompt's last token, ``[n, layer, d_model]``.
     """
 
     odds: Array
+    mass: Array
     stream: NDArray[np.float32]
 
 
@@ -40,10 +42,11 @@ def answered(
     """Score two answers to each prompt, and read the stream where the answer begins."""
     given = [prompt_of(model, said) for said in prompts]
     scores = model.score(given, [list(pair) for pair in answers], under=under)
+    odds, mass = scores.difference[:, 0], np.exp(scores.total[:, 0]).sum(axis=-1)
     if not layers:
-        return Answered(scores.difference[:, 0], np.zeros((len(given), 0, 0), np.float32))
+        return Answered(odds, mass, np.zeros((len(given), 0, 0), np.float32))
     read = model.capture(given, [f"L{layer}.resid @ last" for layer in layers], under=under)
-    return Answered(scores.difference[:, 0], np.stack([one.numpy() for one in read.values.values()], axis=1))
+    return Answered(odds, mass, np.stack([one.numpy() for one in read.values.values()], axis=1))
 
 
 def parts(clusters: Sequence[str], seed: int) -> NDArray[np.str_]:
