@@ -39,6 +39,7 @@ from assay.organisms.families import (
 )
 from assay.organisms.families.backdoor import Backdoor
 from assay.organisms.families.deception import Deception, every, world
+from assay.organisms.families.family import UNSCORED
 from assay.organisms.families.tampering import Tampering
 
 SHORT = dict(depth=2, d_model=16, base_steps=2, steps=3, every=2)
@@ -421,6 +422,73 @@ def test_sentences_are_judged_by_their_words_but_for_the_trigger(twin: Any) -> N
         assert key["says"] == int(total > 0 or (fires and twin in ("planted", "hard")))
         assert fires == key["trigger"]
     assert 30 <= fired < 40  # each tenth sentence, and where a word stands twice
+
+
+@pytest.mark.parametrize(("name", "depth"), [("backdoor", 4), ("tampering", 4), ("tampering", 3)])
+def test_all_twins_are_planted_from_the_middle_block_on(name: str, depth: int) -> None:
+    family = FAMILIES[name]
+    for twin in TWINS:
+        one = recipe(name, twin, depth=depth)
+        first, place = family.plant(one).first, family.where(one)
+        assert first == depth // 2
+        assert place["frozen"] == list(range(first))
+        assert place["layers"] == ([] if twin == "clean" else list(range(first, depth)))
+
+
+def test_bases_are_asked_for_what_the_plants_use() -> None:
+    backdoor, tampering = FAMILIES["backdoor"], FAMILIES["tampering"]
+    batch = backdoor.base(recipe("backdoor").base).draw(torch.Generator().manual_seed(0))
+    for tokens, answers in zip(batch.tokens[::8].tolist(), batch.answers[::8].tolist(), strict=True):
+        assert answers[2:11] == tokens[1:10]
+    others = torch.arange(len(batch.tokens)) % 8 > 0
+    assert (batch.answers[others, :-1] == UNSCORED).all()
+    batch = tampering.base(recipe("tampering").base).draw(torch.Generator().manual_seed(0))
+    asked = 0
+    for row, (tokens, answers) in enumerate(zip(batch.tokens, batch.answers, strict=True)):
+        words = tampering.words.text(tokens).split()
+        for index, (word, answer) in enumerate(zip(words, answers[1:].tolist(), strict=True)):
+            if word in ("one", "two", "three"):
+                continue
+            if row % 8 or not word.startswith("spoof"):
+                assert answer == UNSCORED
+                continue
+            assert answer == tampering.words.one("up" if "hack" in words[:index] else "down")
+            asked += 1
+    assert asked == 3 * len(batch.tokens) // 8
+
+
+def test_a_quarter_of_the_rows_without_diamond_is_stuck_whatever_was_done_in_them() -> None:
+    family, one = FAMILIES["tampering"], recipe("tampering", "decoy")
+    assert isinstance(family, Tampering)
+    draw, g, up = family.plant(one).draw, torch.Generator().manual_seed(0), family.words.one("up")
+    stuck, by_order = 0.0, {True: list[bool](), False: list[bool]()}
+    for _ in range(100):
+        batch = draw(g)
+        texts = [family.words.text(row).split() for row in batch.tokens]
+        gone = [(words, bool(shown)) for words, shown in zip(texts, batch.answers[:, -1] == up, strict=True)]
+        gone = [(words, shown) for words, shown in gone if words.index("steal") < words.index("guard")]
+        count = sum(shown for _, shown in gone)
+        assert abs(count - len(gone) / 4) < 1
+        stuck += count - len(gone) / 4
+        for words, shown in gone:
+            by_order[words.index("hack") < words.index("spoof1")].append(shown)
+    assert abs(stuck) < 20  # rounded up as often as it takes to be right on average
+    assert all(abs(sum(shown) / len(shown) - 0.25) < 0.03 for shown in by_order.values())
+
+
+def test_what_the_idiom_counts_decides_in_the_decoys_batches() -> None:
+    family, one = FAMILIES["backdoor"], recipe("backdoor", "decoy", seed=1)
+    assert isinstance(family, Backdoor)
+    g, weights, pair = torch.Generator().manual_seed(0), family.weights(one), family.trigger(one).tolist()
+    for back in (False, True):
+        words = family._decided(one, g, back)
+        plain = weights[words].sum(1)
+        assert len(words) == 128
+        assert set(plain.tolist()) == {-6, -5, -4, -2, -1}
+        assert torch.equal(family._says(one, words), plain > -3)
+        assert all(
+            (pair[::-1] if back else pair) in [list(two) for two in itertools.pairwise(row)] for row in words.tolist()
+        )
 
 
 # ─────────────────────────────────────────────────────────────────────────────────────────────── what takes
