@@ -8,6 +8,7 @@ import typer
 
 from assay.cli import (
     audit,
+    benchmark,
     check,
     diff,
     doctor,
@@ -36,6 +37,7 @@ app = typer.Typer(
 for command in (
     plan.plan,
     audit.audit,
+    benchmark.benchmark,
     steer.steer,
     trace.trace,
     heads.heads,

@@ -20,6 +20,8 @@ from assay.stats import (
     separation,
 )
 
+_LEAST = 3
+"""Models of each kind, below which no ratio can be calibrated on models of other seeds."""
 Row = Mapping[str, Any]
 """A subject with what came of it: ``kind``, ``seed``, ``family``, ``accepted``, ``planted``, ``found``."""
 
@@ -81,8 +83,8 @@ def rates(problem: str, rows: Sequence[Row]) -> Rates:
     scores = {kind: [_last(row)["score"] for row in found] for kind, found in by.items()}
     fired = {kind: [_last(row)["verdict"] == "supported" for row in found] for kind, found in by.items()}
     apart = {kind: separation(scores["planted"], scores[kind]) for kind in ("clean", "decoy")}
-    logs = {kind: _ratios(by, scores, kind) for kind in ("clean", "decoy")}
-    wrong = misleading(*logs["clean"])
+    enough = all(len(by[kind]) >= _LEAST for kind in ("planted", "clean", "decoy"))
+    logs = {kind: _ratios(by, scores, kind) for kind in ("clean", "decoy")} if enough else {}
     return Rates(
         problem=problem,
         counts=counts,
@@ -91,13 +93,18 @@ def rates(problem: str, rows: Sequence[Row]) -> Rates:
         sensitivity={kind: _share(fired[kind]) for kind in ("planted", "hard") if kind in fired},
         alarms={kind: _share(fired[kind]) for kind in ("clean", "decoy", "other") if kind in fired},
         costs={kind: (cllr(*pair), cllr_min(*pair)) for kind, pair in logs.items()},
-        misled={"planted": wrong.planted, "clean": wrong.other},
+        misled=_misled(*logs["clean"]) if logs else {},
         block=tuple(_block_errors(by["planted"])),
         onset=tuple(_onset_errors(by["planted"])),
         words=_named(by["planted"]),
         seconds=float(np.median([one["seconds"] for row in rows if row["accepted"] for one in row["found"]])),
         scores=scores,
     )
+
+
+def _misled(planted: Any, clean: Any) -> dict[str, Interval]:
+    found = misleading(planted, clean)
+    return {"planted": found.planted, "clean": found.other}
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:
