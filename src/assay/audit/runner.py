@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from assay.audit.calibration import own_rates, weighed
 from assay.audit.claim import ELSEWHERE, MEASURES, Audited, checked, refuse_changed
 from assay.audit.lab import Lab
 from assay.audit.origin import data_digests, origin_of
@@ -109,7 +110,7 @@ class Session:
                 executor=executor,
                 ledger=ledger,
             )
-            answer = _measured(lab)
+            answer = _measured(lab, self.plan)
         self.watch.answered(answer)
         return answer
 
@@ -126,7 +127,7 @@ class Session:
                 auditor=auditor,
                 access="weights and activations",
             )
-            _record(ledger, [asked, *self.policies, origin, *self.plan.notes, *claims])
+            _record(ledger, [asked, *self.policies, origin, *self.plan.notes, *own_rates(self.plan.name), *claims])
             return
         was = recorded[-1]
         if was.fingerprint != origin.fingerprint:
@@ -218,7 +219,7 @@ def _recorded(claim: Claim, ledger: Ledger) -> Audited | None:
     return None
 
 
-def _measured(lab: Lab) -> Audited:
+def _measured(lab: Lab, plan: Plan) -> Audited:
     """Test a claim. What fails in its measure is recorded as the reason that there is no outcome.
 
     What is wrong with the disk or the ledger is raised: the run goes on from here when that is mended.
@@ -232,6 +233,9 @@ def _measured(lab: Lab) -> Audited:
                 found=f"{outcome!r:.80}",
                 hint="return Outcome(claim=lab.claim.digest, ...)",
             )
+        threat = next(one for one in plan.threats if one.key == claim.threat)
+        size = sum(weight.numel() for weight in lab.model.hf.parameters())
+        outcome = weighed(outcome, claim, threat, plan.name, size)
         lab.ledger.record(outcome)
     except (RecordError, FileError, MissingExtra):
         raise

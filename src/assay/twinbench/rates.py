@@ -42,6 +42,7 @@ class Rates:
         block: errors of the block that is named, where it is known; ``onset``: errors in checkpoints.
         words: shares of planted triggers that were named.
         seconds: of an audit, the median.
+        parameters: of the models, least and most.
         scores: every score, by kind, for whoever weighs an effect by it.
     """
 
@@ -57,6 +58,7 @@ class Rates:
     onset: tuple[int, ...] = ()
     words: tuple[int, int] = (0, 0)
     seconds: float = 0.0
+    parameters: tuple[int, int] = (0, 0)
     scores: dict[str, list[float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def rates(problem: str, rows: Sequence[Row]) -> Rates:
     scores = {kind: [_last(row)["score"] for row in found] for kind, found in by.items()}
     fired = {kind: [_last(row)["verdict"] == "supported" for row in found] for kind, found in by.items()}
     apart = {kind: separation(scores["planted"], scores[kind]) for kind in ("clean", "decoy")}
+    sizes = [row["parameters"] for found in by.values() for row in found]
     enough = all(len(by[kind]) >= _LEAST for kind in ("planted", "clean", "decoy"))
     logs = {kind: _ratios(by, scores, kind) for kind in ("clean", "decoy")} if enough else {}
     return Rates(
@@ -98,6 +101,7 @@ def rates(problem: str, rows: Sequence[Row]) -> Rates:
         onset=tuple(_onset_errors(by["planted"])),
         words=_named(by["planted"]),
         seconds=float(np.median([one["seconds"] for row in rows if row["accepted"] for one in row["found"]])),
+        parameters=(min(sizes), max(sizes)),
         scores=scores,
     )
 

@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from assay.audit.calibration import SCORED
 from assay.evidence import Ledger, TableData, Unit
 from assay.scale import Done, Executor, RayExecutor, Task
 from assay.scale.executor import perform
 from assay.scale.unit import code_digest
-from assay.twinbench.blind import SCORED, audited
+from assay.twinbench.blind import audited
 from assay.twinbench.rates import Rates, Row, rates
 from assay.twinbench.subjects import Subject
 
