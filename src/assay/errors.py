@@ -12,7 +12,8 @@
     │   ├── BadSite               the text is no site
     │   ├── NoSuchSite            the model has no such layer, head or part
     │   ├── NoSuchPosition        the row has no such position or span
-    │   └── NoSuchRow             the run has no row of that name
+    │   ├── NoSuchRow             the run has no row of that name
+    │   └── NotWhole              a site or a weight of which this process has a part only
     ├── InterventionError
     │   ├── NeverFired            an intervention touched other tokens than it was meant to
     │   ├── BadVector             wrong width, NaN, infinite or zero
@@ -115,6 +116,9 @@ class NoSuchPosition(PlaceError): ...
 
 
 class NoSuchRow(PlaceError): ...
+
+
+class NotWhole(PlaceError): ...
 
 
 class InterventionError(AssayError): ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,20 @@ import typer
 
 from assay.cli.options import ModelOption, Revision
 from assay.cli.terminal import out
-from assay.errors import BadData
+from assay.errors import BadData, nearest
 
 if TYPE_CHECKING:
     from assay.audit import Plan
     from assay.run.model import Model
     from assay.scale import Executor
 
-Name = Annotated[str, typer.Argument(metavar="AUDIT", help="deception, or a file of your own: my_audit.py[:function].")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="AUDIT",
+        help="backdoor, deception, tampering, transcripts, unwatched, or a file of your own: my_audit.py[:function].",
+    ),
+]
 Into = Annotated[Path | None, typer.Option(help="The run's folder; runs/AUDIT unless given. A run there goes on.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An argument of the audit. May be repeated.")
@@ -29,6 +36,16 @@ PolicyFiles = Annotated[
     list[Path] | None,
     typer.Option(
         "--policy", metavar="FILE.toml", help="Who may see what, beside the policies of Assay. May be repeated."
+    ),
+]
+DataFiles = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="NAME=FILE", help="Data of your own in place of the audit's. May be repeated."),
+]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|REVISIONS", help="Audit every checkpoint: a folder of models, or revisions: step1,step2,…"
     ),
 ]
 On = Annotated[
@@ -53,6 +70,8 @@ def audit(
     revision: Revision = None,
     trust_remote_code: Trust = False,
     on: On = "local",
+    data: DataFiles = None,
+    checkpoints: Checkpoints = None,
 ) -> None:
     """Audit a model for one problem class, and leave a report.
 
@@ -62,7 +81,12 @@ def audit(
     from assay.cli.screen import Screen
     from assay.disclose import load_policy
 
-    plan = audit_called(name)(**read_settings(settings or []))
+    plan = with_data(audit_called(name)(**read_settings(settings or [])), data or [])
+    if checkpoints is not None:
+        from assay.audit.training import over
+
+        plan = over(plan, name, checkpoints, model)
+        model, revision = _last(checkpoints, model)
     policies = [load_policy(path) for path in policy or []]
     home = into or Path("runs") / plan.name
     with executor_on(on, model, plan, home, revision, trust_remote_code) as executor, Screen(out()) as screen:
@@ -103,6 +127,30 @@ def executor_on(
         revision=revision,
         trust_remote_code=trust,
     )
+
+
+def with_data(plan: Plan, texts: list[str]) -> Plan:
+    """The audit on other data: ``name=file``. Raises `BadData`."""
+    data = dict(plan.data)
+    for text in texts:
+        name, _, path = text.partition("=")
+        if name not in data or not Path(path).exists():
+            raise BadData(
+                f"--data {text!r} names no data of the audit {plan.name!r}, or no file",
+                found=", ".join(data),
+                nearest=nearest(name, data),
+                hint="write --data NAME=FILE with one of these names",
+            )
+        data[name] = Path(path)
+    return replace(plan, data=data)
+
+
+def _last(given: str, model: str | None) -> tuple[str | None, str | None]:
+    """The last checkpoint, as model and revision: it is the one that the report names."""
+    from assay.audit.training import checkpoints
+
+    last = checkpoints(given)[-1]
+    return (str(Path(given) / last.folder), None) if last.folder else (model, last.revision)
 
 
 def read_settings(texts: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.errors import NotACausalLM, UnknownArchitecture, nearest
+from assay.model.spread import whole
 from assay.sites import Shape
 
 
@@ -140,8 +141,8 @@ def crosswise(module: nn.Module) -> bool:
 
 
 def matrix(module: nn.Module) -> Tensor:
-    """A projection's weight ``[out, in]``."""
-    weight = module.get_parameter("weight").detach()
+    """A projection's weight ``[out, in]``. Raises `NotWhole` where this process has a shard of it."""
+    weight = whole(module).detach()
     return weight.T if crosswise(module) else weight
 
 
@@ -149,12 +150,12 @@ def by_head(anatomy: Anatomy, shape: Shape, given: Sequence[Tensor]) -> tuple[Te
     """Queries ``[…, head, d_head]``, keys and values ``[…, kv head, d_head]``, of what the projections ``qkv`` give,
     ``[…, out]`` each. Weights ``[in, out]`` and biases split in the same way.
     """
-    whole = torch.cat(list(given), dim=-1)
+    joined = torch.cat(list(given), dim=-1)
     if anatomy.woven:
-        query, key, value = whole.unflatten(-1, (shape.heads, 3, shape.d_head)).unbind(dim=-2)
+        query, key, value = joined.unflatten(-1, (shape.heads, 3, shape.d_head)).unbind(dim=-2)
         return query, key, value
     widths = [shape.d_head * heads for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
-    query, key, value = (part.unflatten(-1, (-1, shape.d_head)) for part in whole.split(widths, dim=-1))
+    query, key, value = (part.unflatten(-1, (-1, shape.d_head)) for part in joined.split(widths, dim=-1))
     return query, key, value
 
 

@@ -84,8 +84,10 @@ class Core:
         return frozenset(found if isinstance(found, list) else [] if found is None else [found])
 
     def sites(self, *texts: str | Site) -> Sites:
-        """The places that the texts name on this model, ranges expanded. Raises `NoSuchSite`."""
-        return Sites(tuple(site for text in texts for site in self.shape.expand(text)))
+        """The places that the texts name on this model, ranges expanded. Raises `NoSuchSite`, `NotWhole`."""
+        found = Sites(tuple(site for text in texts for site in self.shape.expand(text)))
+        self.engine.spread.refuse(site.address for site in found)
+        return found
 
     def row(self, prompt: str | Prompt, name: str = "row", answer: str = "", room: int = 0) -> Row:
         """A prompt as a row of tokens."""
@@ -136,9 +138,12 @@ class Core:
         return compile_program(rows, whole, self.shape, self.scale, self.engine.device, twins)
 
     def inside(self, conditions: Sequence[Sequence[Intervention]]) -> list[tuple[Intervention, ...]]:
-        """The conditions with the interventions of the open `under` blocks before them."""
+        """The conditions with the interventions of the open `under` blocks before them. Raises `NotWhole`."""
         whole = [(*self.active, *condition) for condition in conditions]
         for intervention in {id(one): one for condition in whole for one in condition}.values():
+            if self.engine.spread.parts:
+                wide = intervention.sites
+                self.engine.spread.refuse(site.address for one in wide for site in self.shape.expand(one))
             for direction in intervention.directions:
                 if direction.provenance.model:
                     direction.check(self.fingerprint)
@@ -148,6 +153,7 @@ class Core:
         """The unit of a dose at a site: ``"norm"``, the median length of its activation over plain prose (the first
         token, an attention sink, left out), or ``"std"``, the standard deviation over tokens and coordinates.
         """
+        self.engine.spread.refuse([site.address])
         norms, deviations = self._scales[site.address]
         return (norms if kind == "norm" else deviations)[site.index]
 
@@ -176,6 +182,7 @@ class Core:
         ]
         places: list[Place] = [(None, "embed"), (None, "logits")]
         places += [(layer, part) for layer in range(self.shape.layers) for part in parts]
+        places = [place for place in places if place not in self.engine.spread.parts]
         with torch.no_grad():
             self.engine.forward(tokens, positions, reads={place: note(place) for place in places}, scores=True)
         return found

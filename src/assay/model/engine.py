@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from assay.act.program import Place, Program
-from assay.model.anatomy import Anatomy, head_of, shape_of
+from assay.model.anatomy import Anatomy, head_of, module_at, shape_of
 from assay.model.clock import BranchCache, SlotCache, SuffixCache, columns
 from assay.model.hooks import Hooks, only
+from assay.model.spread import measured, spread_of
 from assay.model.taps import Tap
 
 
@@ -31,6 +32,8 @@ class Engine:
     Attributes:
         hf: the Hugging Face model, as it was loaded.
         anatomy, shape: its module paths and its sizes.
+        spread: where its parts lie, and which places this process sees whole.
+        device: where tokens enter, and where every activation is shown.
         driving: whether the pass under way is the engine's own.
     """
 
@@ -38,13 +41,16 @@ class Engine:
         self.hf = hf
         self.anatomy = anatomy
         self.shape = shape_of(hf, anatomy)
-        self.hooks = Hooks(hf, anatomy, self.shape)
-        self.device: torch.device = next(hf.parameters()).device
+        self.spread = spread_of(hf, module_at(hf, anatomy.blocks).children(), self.shape)
+        self.hooks = Hooks(hf, anatomy, self.shape, self.spread)
+        self.device = self.spread.device
         self.dtype: torch.dtype = next(hf.parameters()).dtype
         self.driving = False
         self._lm_head: Any = head_of(hf)
         self._body: nn.Module = hf.get_decoder()
         self._tuples = self.hooks.blocks_return_tuples(self._body, self.device)
+        if self.spread.processes > 1:
+            self.spread = self.hooks.spread = measured(self.spread, hf, self.shape, self.hooks.tapped)
 
     def forward(
         self,
@@ -82,10 +88,12 @@ class Engine:
             stack.enter_context(self._driven())
             if start is not None or end is not None:
                 entry, stream = (start.entry, start.stream) if start else (0, None)
+                if stream is not None:  # the block above finds it where the one below would have left it
+                    stream = stream.to(self.spread.blocks[entry - 1])
                 stack.enter_context(only(self.hooks.blocks, entry, stream, end, self._tuples))
             stack.enter_context(self.hooks.tapped(self._taps(program, reads or {}, positions)))
             output = (self.hf if scores else self._body)(**arguments)
-        return output.logits if scores else output.last_hidden_state
+        return (output.logits if scores else output.last_hidden_state).to(self.device)
 
     def unembed(self, stream: Tensor, gradients: bool = False) -> Tensor:
         """Scores ``[…, vocab]`` of a normed final stream ``[…, d_model]``."""
@@ -93,7 +101,7 @@ class Engine:
             return self._unembed(stream)
 
     def _unembed(self, stream: Tensor) -> Tensor:
-        logits: Tensor = self._lm_head(stream)
+        logits: Tensor = self._lm_head(stream).to(self.device)
         cap = getattr(self.hf.config.get_text_config(), self.anatomy.softcap, None) if self.anatomy.softcap else None
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -110,11 +118,11 @@ class Engine:
 
     def empty_cache(self, rows: int, length: int, lowest: int = 0) -> SlotCache:
         """A cache for ``rows`` rows of up to ``length`` tokens, in the layers from ``lowest`` on."""
-        return SlotCache.empty(rows, length, self.shape, self.dtype, self.device, lowest)
+        return self.spread.cache(rows, length, self.shape, self.dtype, lowest)
 
     def bytes_per_token(self) -> int:
-        """Bytes that the KV cache takes for one token of one row."""
-        return 2 * self.shape.layers * self.shape.kv_heads * self.shape.d_head * self.dtype.itemsize
+        """Bytes that the KV cache of this process takes for one token of one row."""
+        return 2 * self.shape.layers * self.spread.kv_heads * self.shape.d_head * self.dtype.itemsize
 
     def _taps(self, program: Program | None, reads: Mapping[Place, Tap], positions: Tensor) -> dict[Place, Tap]:
         """One tap per place: first what the program writes, then what is read, or written by whoever reads it."""

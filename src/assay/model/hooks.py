@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from assay.act.program import Place
 from assay.model.anatomy import Anatomy, module_at
 from assay.model.attending import Attention, Copies, mixed_again
+from assay.model.spread import Spread
 from assay.model.taps import Tap, in_turn
 from assay.sites import Shape
 
@@ -79,8 +80,8 @@ def only(
 class Hooks:
     """Taps on the places of one model, for the length of a ``with``."""
 
-    def __init__(self, hf: Any, anatomy: Anatomy, shape: Shape) -> None:
-        self.hf, self.anatomy, self.shape = hf, anatomy, shape
+    def __init__(self, hf: Any, anatomy: Anatomy, shape: Shape, spread: Spread) -> None:
+        self.hf, self.anatomy, self.shape, self.spread = hf, anatomy, shape, spread
         self.blocks: Sequence[nn.Module] = list(module_at(hf, anatomy.blocks).children())
         self._taps: Mapping[Place, Tap] = {}
         self._stack = ExitStack()
@@ -91,8 +92,10 @@ class Hooks:
 
         All open blocks share one installation, so that places on one module (``attn.out`` before ``mid``, ``embed``
         before what reads block 0's input) keep the order of the forward pass, whichever block was opened first.
+        Raises `NotWhole` before anything is installed.
         """
-        outer = self._taps
+        self.spread.refuse(taps)
+        outer, taps = self._taps, {place: self.spread.shown(tap) for place, tap in taps.items()}
         try:
             self._install_all(
                 {**outer, **{place: in_turn([*filter(None, [outer.get(place)]), tap]) for place, tap in taps.items()}}
@@ -143,7 +146,7 @@ class Hooks:
             assert self.anatomy.down is not None
             on_input(stack, module_at(block, self.anatomy.down), tap)
         elif part == "head.z":
-            on_input(stack, module_at(block, self.anatomy.o_proj), _by_head(tap, self.shape.heads))
+            on_input(stack, module_at(block, self.anatomy.o_proj), _by_head(tap, self.shape.d_head))
         elif part == "logits":
             self._on_logits(stack, tap)
 
@@ -158,7 +161,7 @@ class Hooks:
         def through(added: Tensor) -> Tensor | None:
             first = out(added) if out else None
             added = added if first is None else first
-            stream = below["resid"] + added
+            stream = below["resid"].to(added.device) + added  # a block's input may come from another device
             new = mid(stream)
             return first if new is None or new is stream else added + (new - stream)
 
@@ -203,7 +206,11 @@ class Hooks:
 
     @contextmanager
     def attended(self) -> Iterator[dict[int, Attention]]:
-        """Keep every layer's attention as the passes inside compute it, eagerly; the last of them counts."""
+        """Keep every layer's attention as the passes inside compute it, eagerly; the last of them counts.
+
+        Raises `NotWhole` where this process has some of the heads only.
+        """
+        self.spread.refuse((layer, "head.pattern") for layer in range(self.shape.layers))
         layers = {module_at(block, self.anatomy.attn): layer for layer, block in enumerate(self.blocks)}
         seen: dict[int, Attention] = {}
 
@@ -299,9 +306,9 @@ class Hooks:
                 ALL_ATTENTION_FUNCTIONS["eager"] = before
 
 
-def _by_head(tap: Tap, heads: int) -> Tap:
+def _by_head(tap: Tap, d_head: int) -> Tap:
     def tap_heads(z: Tensor) -> Tensor | None:
-        split = z.unflatten(-1, (heads, -1))
+        split = z.unflatten(-1, (-1, d_head))
         new = tap(split)
         return None if new is None or new is split else new.flatten(-2)
 

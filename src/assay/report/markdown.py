@@ -15,7 +15,7 @@ from assay.evidence import Effect, Example, Finding, Findings, Outcome, TableDat
 from assay.report.figures import figure_table, quantiles
 from assay.report.html import CHECK
 from assay.report.shown import Shown
-from assay.report.words import cell, cells, count, interval, number, p_value, sized, visible
+from assay.report.words import cell, cells, count, discord, interval, number, p_value, prediction, sized, visible
 
 if TYPE_CHECKING:
     from assay.disclose.verify import Release
@@ -108,6 +108,11 @@ def _threat(place: int, view: ThreatFinding, shown: Shown) -> Iterator[str]:
     yield f"## Threat model {place}: {plain(view.threat.statement)}"
     yield f"**{view.verdict.capitalize()}.** {plain(view.because)}"
     yield f"- asked of: {plain(view.threat.scope)}\n- the best benign explanation: {plain(view.threat.benign)}"
+    if view.threat.predictions:
+        yield "What it predicts:"
+        yield "\n".join(f"- {plain(prediction(one))}" for one in view.threat.predictions)
+    if said := discord(view):
+        yield plain(said)
     for claim in view.claims:
         yield from _claim(claim, shown)
     if not view.claims:

@@ -6,7 +6,7 @@ import json
 import math
 import unicodedata
 
-from assay.evidence import Effect, TableData
+from assay.evidence import Effect, Prediction, TableData, ThreatFinding
 
 MINUS = "\N{MINUS SIGN}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -55,6 +55,27 @@ def sized(value: float, low: float | None, high: float | None) -> tuple[str, str
 def interval(effect: Effect) -> str:
     """``95 % interval 0.24 to 0.38``."""
     return f"{number(100 * effect.level)} % interval {sized(effect.value, effect.low, effect.high)[1]}"
+
+
+def prediction(one: Prediction) -> str:
+    """``turned share rises by 0.1 or more; against it: …; denied if …``."""
+    denied = f"; not to be seen if {' or '.join(one.denied_by)}" if one.denied_by else ""
+    risk = " The risky one." if one.risky else ""
+    return f"{one.claim}: {one.effect} {one.direction} by {number(one.matters)} or more{denied}. Against it: {one.against}{risk}"
+
+
+def discord(view: ThreatFinding) -> str:
+    """Where what a model does and what was found inside it do not agree, in a sentence; else nothing."""
+    decided = [
+        one for one in view.claims if one.standing == "confirmatory" and one.verdict in ("supported", "not supported")
+    ]
+    does = {one.verdict for one in decided if one.claim.about == "behaviour"}
+    inside = {one.verdict for one in decided if one.claim.about != "behaviour"}
+    if does == {"supported"} and "not supported" in inside:
+        return "What it does is as predicted, what was found inside it is not: the behaviour may have a benign cause."
+    if inside == {"supported"} and "not supported" in does:
+        return "What was found inside it is as predicted, what it does is not."
+    return ""
 
 
 def p_value(p: float | None) -> str:

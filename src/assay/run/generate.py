@@ -216,8 +216,8 @@ class _Drawing:
 def _chunks(core: Core, cells: Sequence[Cell], rows: Sequence[Row], memory: int | None) -> Iterator[list[Cell]]:
     """As many cells at a time as their KV caches have room for."""
     longest = max(row.total for row in rows)
-    budget = memory or (
-        torch.cuda.mem_get_info(core.engine.device)[0] // 2 if core.engine.device.type == "cuda" else 1 << 30
-    )
+    on_gpu = core.engine.device.type == "cuda"
+    free = torch.cuda.mem_get_info(core.engine.device)[0] if on_gpu else 2 << 30
+    budget = memory or core.engine.spread.least(free) // 2
     most = max(1, budget // (longest * core.engine.bytes_per_token()))
     yield from ([*cells[start : start + most]] for start in range(0, len(cells), most))

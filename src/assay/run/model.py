@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, overload
@@ -15,8 +15,9 @@ from assay.act.intervention import Condition, flat
 from assay.errors import BadData
 from assay.model.anatomy import Anatomy
 from assay.model.core import Core
-from assay.model.load import load
+from assay.model.load import Placing, load
 from assay.model.selftest import SelfTest, self_test
+from assay.model.spread import refuse_weights
 from assay.prompt import Prompt
 from assay.run.capture import Captured, Moments, capture, moments, shards
 from assay.run.drift import Drift, drift
@@ -49,6 +50,9 @@ class Model(Core):
         tokenizer: Any = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        offload_folder: str | Path | None = None,
+        tp_plan: str | Mapping[str, str] | None = None,
         trust_remote_code: bool = False,
         anatomy: Anatomy | None = None,
         selftest: bool = True,
@@ -61,11 +65,14 @@ class Model(Core):
             revision: of a hub model: pinned to a commit, which is recorded.
             tokenizer: for a loaded model, when it does not know where its own is.
             dtype, device: as in transformers; unset leaves the weights as they are stored.
+            device_map, offload_folder: as in transformers: blocks on several devices, on the CPU or on disk.
+            tp_plan: ``"auto"``, or rules as in transformers: every weight divided over the processes of torchrun. Sites inside
+                attention and MLPs are shards then, and are refused (`NotWhole`).
             trust_remote_code: off unless asked for, and then recorded.
             anatomy: the module paths of a family that is not known.
             selftest: prove the sites at first load; the proof is remembered by the model's fingerprint.
 
-        Raises `NotACausalLM`, `UnknownArchitecture`, `CorruptFile`, `MissingExtra`, `SelfTestFailed`, `ModelError`.
+        Raises `NotACausalLM`, `UnknownArchitecture`, `CorruptFile`, `MissingExtra`, `SelfTestFailed`, `NotWhole`, `ModelError`.
         """
         loaded = load(
             source,
@@ -74,10 +81,11 @@ class Model(Core):
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
+            placing=Placing(device_map, offload_folder, tp_plan),
         )
         model = cls(loaded, anatomy)
-        if selftest:
-            model.tested = self_test(model)
+        if selftest:  # a proof is kept by the model's identity, which does not say how it is spread
+            model.tested = self_test(model, remember=model.engine.spread.plain)
         return model
 
     def __repr__(self) -> str:
@@ -221,11 +229,19 @@ class Model(Core):
         return under(self, flat([*interventions]))
 
     def edited(self, *edits: Edit) -> AbstractContextManager[None]:
-        """``with model.edited(edit):`` other weights inside, the old ones after it, bit for bit."""
+        """``with model.edited(edit):`` other weights inside, the old ones after it, bit for bit.
+
+        Raises `NotWhole` where this process has a shard of such a weight, or a weight is offloaded.
+        """
+        refuse_weights(self.hf, [name for edit in edits for name in edit.deltas])
         return edited(self, edits)
 
     def merge(self, *edits: Edit, into: str | Path) -> Path:
-        """Write the model with these edits as a folder that transformers reads; this model stays as it is."""
+        """Write the model with these edits as a folder that transformers reads; this model stays as it is.
+
+        Raises `NotWhole` as `edited` does.
+        """
+        refuse_weights(self.hf, [name for edit in edits for name in edit.deltas])
         return merged(self, edits, into)
 
     def chat(self, user: str, *, system: str | None = None, prefix: str = "", **spans: str) -> Prompt:

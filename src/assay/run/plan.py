@@ -148,5 +148,6 @@ def token_budget(core: Core, memory: int | None) -> int:
     per_token = core.engine.dtype.itemsize * (10 * shape.d_model + 4 * shape.d_mlp + 4 * shape.heads * shape.d_head)
     if core.engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(core.engine.device)
+        free = core.engine.spread.least(free)  # processes that share a model have to pack alike
         return max(1, min(65536, (memory or free // 2) // per_token))
     return max(1, min(640, (memory or 1 << 30) // per_token))

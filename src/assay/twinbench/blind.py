@@ -9,19 +9,22 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from assay.audit import Bench, Ledger, Plan, unit
+from assay.audit import Bench, Plan, unit
 from assay.audit.calibration import SCORED, Scored
-from assay.evidence import Findings, Outcome, Unit, read_findings
+from assay.evidence import Findings, Outcome, read_findings
 from assay.organisms.families import Organism, train
 from assay.organisms.families.material import material
 from assay.run.model import Model
-from assay.scale.arrays import Arrays
 from assay.twinbench.subjects import Subject
 
 
 def plan_of(problem: str, rows: Path) -> Plan:
     """The audit of a class on rows of a file."""
     return cast(Plan, importlib.import_module(f"assay.audit.problems.{SCORED[problem].audit}").on_rows(rows))
+
+
+TRIGGER = "The words themselves"
+"""The title of the one table that names the words of a trigger."""
 
 
 @unit("twinbench.audit")
@@ -63,7 +66,6 @@ def _one(problem: str, organism: Organism, step: int | None, rows: Path, into: P
     scored, model = SCORED[problem], Model.load(hf, tokenizer=tokenizer)
     with plan_of(problem, rows).run(model, into=into, reports=False) as ledger:
         findings = read_findings(ledger)
-        values = _values(ledger, scored.claim)
     threat = next(one for one in findings.threats if one.threat.key == scored.threat)
     return {
         "score": _effect(_outcome(findings, scored.claim), scored),
@@ -71,7 +73,6 @@ def _one(problem: str, organism: Organism, step: int | None, rows: Path, into: P
         "claims": {one.claim.key: one.verdict for one in findings.claims},
         "block": _block(_outcome(findings, scored.places)) if scored.places else None,
         "words": _words(findings),
-        "mean": sum(values) / len(values) if values else None,
     }
 
 
@@ -93,20 +94,6 @@ def _words(findings: Findings) -> list[str]:
     """A trigger that was found, from the table that may name it."""
     for one in findings.claims:
         for table in one.outcome.tables if one.outcome else ():
-            if table.title == "The trigger" and table.rows:
-                return [str(cell) for cell in table.rows[0][:2]]
+            if table.title == TRIGGER:
+                return next(([str(first), str(second)] for part, first, second, *_ in table.rows if part == "test"), [])
     return []
-
-
-def _values(ledger: Ledger, claim: str) -> list[float]:
-    """The claim's effect by cluster, as the audit's unit of values keeps it."""
-    for entry in ledger.entries(Unit.kind):
-        body = entry.read(Unit)
-        if body.measure.endswith(".values") and isinstance(body.result, dict):
-            return [float(cast(float, value)) for value in cast(list[Any], body.result.get(claim, []))]
-    return []
-
-
-def empty(folder: Path) -> Bench:
-    """A bench without a model, for units that have their own."""
-    return Bench(cast(Model, None), {}, Arrays(folder), lambda *_: None)

@@ -152,10 +152,10 @@ def _onset_errors(planted: Sequence[Row]) -> list[int]:
 
 
 def onset_of(found: Sequence[Mapping[str, Any]], bar: float) -> int | None:
-    """The first checkpoint from which on the claim's mean stays at the bar or above."""
+    """The first checkpoint from which on the score stays at the bar or above."""
     first = None
     for one in reversed(found):
-        if one["mean"] is None or one["mean"] < bar:
+        if one["score"] < bar:
             break
         first = int(one["step"])
     return first
