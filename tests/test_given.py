@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from assay import Model
 from assay.audit.problems.data import watched
 from assay.audit.problems.given.answers import answered, parts
-from assay.audit.problems.given.rows import Choice, Matched, Measured, prompt_of, read_rows, write_rows
+from assay.audit.problems.given.rows import Choice, Matched, Measured, Turn, prompt_of, read_rows, write_rows
 from assay.errors import BadData, CorruptFile, EmptyData, OneClass
 from tests.tiny import tiny, tokenizer
 
@@ -90,12 +91,14 @@ def test_parts_hold_whole_clusters_and_follow_the_seed() -> None:
 
 
 def test_a_turn_is_a_chat_where_the_model_has_a_template() -> None:
-    plain = Model.load(tiny("llama"), tokenizer=tokenizer(), selftest=False)
-    said = Matched.model_validate(
-        {"watched": {"user": "ask", "system": "be", "prefix": "A:"}, "unwatched": "ask", "answers": ["a", "b"], "label": 1}
-    )
-    assert prompt_of(plain, said.watched).text == "be\n\nask\nA:"
-    assert prompt_of(plain, said.unwatched).text == "ask"
+    said = Turn(user="ask", system="be", prefix="A:")
+    chatty, plain = tokenizer(), copy.copy(tokenizer())
+    plain.chat_template = None
+    chat = prompt_of(Model.load(tiny("llama"), tokenizer=chatty, selftest=False), said)
+    assert (chat.text, chat.turns, chat.prefix) == ("ask", (("system", "be"),), "A:")
+    text = prompt_of(Model.load(tiny("llama"), tokenizer=plain, selftest=False), said)
+    assert (text.text, text.turns) == ("be\n\nask\nA:", None)
+    assert prompt_of(Model.load(tiny("llama"), tokenizer=chatty, selftest=False), "ask").turns is None
 
 
 def test_answers_are_scored_as_the_model_scores_them() -> None:

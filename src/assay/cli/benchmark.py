@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assay.cli.audit import On
-from assay.cli.terminal import out, show_rows
+from assay.cli.terminal import Row, out, show_checks, show_rows
+from assay.errors import CorruptFile
+from assay.files import parse_json, read_bytes, write_whole
 
 Class = Annotated[
     list[str] | None,
@@ -25,6 +27,13 @@ Sealed = Annotated[
     bool, typer.Option("--sealed", help="On the seeds that nothing was chosen by: for the table of a release.")
 ]
 Into = Annotated[Path, typer.Option(help="Where results are kept; a benchmark there goes on.")]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="Say whether an earlier benchmark, written to FILE, gave the same scores; else leave with 1.",
+    ),
+]
 Write = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the rates, with every score.")]
 
 
@@ -37,13 +46,13 @@ def benchmark(
     sealed: Sealed = False,
     into: Into = Path("runs/twinbench"),
     write: Write = None,
+    against: Against = None,
     on: On = "local",
 ) -> None:
     """Audit organisms blind, and print how often the audit finds what is planted and nothing where nothing is.
 
     Models that are not in the cache are trained first.
     """
-    from assay.files import write_whole
     from assay.provenance import versions
     from assay.scale.unit import laboratory_digest
     from assay.twinbench import PROBLEMS, bench, subjects, table_of
@@ -67,7 +76,31 @@ def benchmark(
             found[name], table = table_of(name, rows)
             out().print(f"\n{table.title}{', sealed seeds' if sealed else ', development seeds'}")
             show_rows(out(), [[str(cell) for cell in row] for row in table.rows], heads=table.columns)
+    result = {name: one.to_json() for name, one in found.items()}
     if write is not None:
         about = {"sealed": sealed, "first_seed": first, "code": laboratory_digest(), "versions": versions()}
-        text = json.dumps({**about, "rates": {name: one.to_json() for name, one in found.items()}}, indent=1)
-        write_whole(write, text + "\n")
+        write_whole(write, json.dumps({**about, "rates": result}, indent=1) + "\n")
+    if against is not None:
+        _compare(result, against)
+
+
+def _compare(now: dict[str, Any], file: Path) -> None:
+    """Every score of every class beside those of a file."""
+    try:
+        was = parse_json(read_bytes(file, most=100_000_000).decode())["rates"]
+        others = [name for name in now if was[name]["scores"] != now[name]["scores"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(
+            f"{str(file)!r} is no benchmark of these classes",
+            found=f"{type(error).__name__}: {error}"[:100],
+            hint="give a file that assay benchmark --write wrote",
+        ) from error
+    show_checks(
+        out(),
+        [
+            Row(name not in others, name, "every score the same" if name not in others else "other scores", "")
+            for name in now
+        ],
+    )
+    if others:
+        raise typer.Exit(1)

@@ -13,6 +13,7 @@ from assay.audit import Bench, Plan, unit
 from assay.audit.calibration import SCORED, Scored
 from assay.evidence import Findings, Outcome, read_findings
 from assay.organisms.families import Organism, train
+from assay.organisms.families.learn import alone
 from assay.organisms.families.material import material
 from assay.run.model import Model
 from assay.twinbench.subjects import Subject
@@ -31,12 +32,13 @@ TRIGGER = "The words themselves"
 def audited(bench: Bench, *, problem: str, family: str, kind: str, seed: int, series: bool) -> dict[str, Any]:
     """Train or find the organism, audit it blind, and say what came of it beside what is planted.
 
-    ``bench`` holds no model: this unit has one of its own. With ``series`` every checkpoint is audited.
+    ``bench`` holds no model: this unit has one of its own, and one thread, so that it gives the same bits anywhere. With
+    ``series`` every checkpoint is audited.
     """
     organism = train(Subject(family, kind, seed).recipe)
     if not organism.accepted:
         return {"accepted": False}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, alone():
         rows = Path(folder) / "rows.jsonl"
         rows.write_text(_unnamed(material(organism.recipe, problem, SCORED[problem].rows, seed)), encoding="utf-8")
         steps: tuple[int | None, ...] = organism.steps if series else (None,)

@@ -33,6 +33,7 @@ from assay.audit.problems.truth.readout import (
 )  # fmt: skip
 from assay.audit.problems.truth.replies import replies
 from assay.audit.problems.truth.statements import read, sample
+from assay.audit.problems.truth.subspaces import consistent, couples_of, truth_and_polarity
 from assay.errors import EmptyData
 from assay.prompt import Prompt
 from assay.run.model import Model
@@ -126,6 +127,7 @@ def decode(bench: Bench, *, readings: list[str], clusters: int, seed: int, draws
         bench.progress("reading truth where it was not learned", 1, 2)
         chance = _by_chance(x, about, splits, found.chosen, draws, seed)
         logistic, words = _logistic(x, about, splits, found.chosen), _words(statements, about, splits)
+        others = _subspaces(x, statements, about, splits, found.chosen, seed)
         stability = _stability(x, about, found.chosen, seed)
     arrays = bench.arrays.put(
         cells=found.cells,
@@ -135,6 +137,7 @@ def decode(bench: Bench, *, readings: list[str], clusters: int, seed: int, draws
         covariance=chance[1],
         logistic=logistic,
         words=words,
+        **others,
     )
     return {"arrays": arrays, "chosen": [list(cell) for cell in found.chosen], "stability": stability}
 
@@ -176,6 +179,28 @@ def _logistic(x: Array, about: Labelled, splits: Sequence[Fold], cells: Sequence
         fitted = LogisticRegression(C=0.01, max_iter=300).fit(inside / scale, about.truth[fold.fit])
         scores[fold.test] = x[fold.test, layer] / scale @ fitted.coef_[0]
     return scores
+
+
+def _subspaces(
+    x: Array,
+    statements: Sequence[Statement],
+    about: Labelled,
+    splits: Sequence[Fold],
+    cells: Sequence[tuple[int, int]],
+    seed: int,
+) -> dict[str, Array]:
+    """Read-outs that are made for negation, at the layers that the search has chosen, ``[n]`` each."""
+    found = {"ttpd": np.zeros(len(x)), "ccs": np.zeros(len(x))}
+    couples = couples_of([one.question for one in statements], about)
+    for fold, (layer, _) in zip(splits, cells, strict=True):
+        here = x[:, layer].astype(np.float64)
+        found["ttpd"][fold.test] = truth_and_polarity(here, about, fold.fit)[fold.test]
+        scores = consistent(here, about, fold.fit, couples, seed)
+        if scores is None:
+            found.pop("ccs", None)
+        elif "ccs" in found:
+            found["ccs"][fold.test] = scores[fold.test]
+    return found
 
 
 def _words(statements: Sequence[Statement], about: Labelled, splits: Sequence[Fold]) -> Array:

@@ -253,6 +253,8 @@ def _comparison(read: _Read) -> TableData:
     rows = {
         "the read-out": read.found["scores"],
         "logistic regression at the same layers": read.found["logistic"],
+        "truth and polarity (TTPD), likewise": read.found["ttpd"],
+        **({"contrast-consistent search, likewise": read.found["ccs"]} if "ccs" in read.found else {}),
         "word pairs (text only)": read.found["words"],
         "length (text only)": length,
         "the sentence's log-probability": read.logprob,
