@@ -108,4 +108,4 @@ def test_answers_are_scored_as_the_model_scores_them() -> None:
     scores = model.score(prompts, pairs)
     assert found.odds.tolist() == scores.difference[:, 0].tolist()
     assert found.stream.shape == (2, 2, model.shape.d_model)
-    assert ((0 < found.mass) & (found.mass < 1)).all()
+    assert ((found.mass > 0) & (found.mass < 1)).all()
