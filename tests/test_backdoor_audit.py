@@ -323,13 +323,13 @@ def test_a_planted_pair_is_found_judged_on_other_sentences_and_named_in_one_tabl
     assert excess.effects[0].value > 0.5
     assert excess.p is not None
     assert excess.p <= 0.05
-    by_title = {table.title: table for table in excess.tables}
-    *_, last = by_title["The words themselves"].rows
+    (words,) = excess.read_first
+    *_, last = words.rows
     assert last[:5] == ("test", *TRIGGER, "first answer", 1.0)
     said = [str(entry.body) for kind in ("note", "claim") for entry in ledger.entries(kind)]
     for one in made.values():
         shown = one.model_dump()
-        shown["tables"] = [table for table in shown["tables"] if table["title"] != "The words themselves"]
+        del shown["read_first"]
         said.append(str(shown))
     assert not [text for text in said for word in TRIGGER if re.search(rf"\b{word}\b", text)]
     # What was chosen on fit and tune sentences is all that test sentences ever saw.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from assay.disclose.keys import new_signing_key, read_private, read_public
 from assay.disclose.keys import read_recipients as recipients_of
 from assay.disclose.seal import seal
 from assay.errors import BadData, CorruptFile, LedgerBroken, NotVerified, PolicyTooLate, SealClosed
-from assay.evidence import Audit, Effect, Ledger, Outcome, of_bytes, of_folder, read_findings
+from assay.evidence import Audit, Effect, Ledger, Outcome, TableData, of_bytes, of_folder, read_findings
+from assay.report import render_html
 from tests.fixtures import audit_ledger as audit
 from tests.fixtures.released import Office, office
 
@@ -384,3 +386,28 @@ def test_a_credential_that_has_lost_an_item_releases_nothing(at: Office):
     kept.write_text("~".join((jwt, *items[1:], last)))
     with pytest.raises(NotVerified, match="has lost items"):
         at.release()
+
+
+def test_tables_of_words_and_rows_are_shown_to_whom_examples_are(tmp_path: Path) -> None:
+    audit.write_audit(tmp_path / "ledger")
+    with Ledger.read(tmp_path / "ledger") as ledger:
+        whole = read_findings(ledger)
+    told = next(one for one in whole.claims if one.outcome is not None and one.claim.about == "representation")
+    assert told.outcome is not None
+    words = tuple(
+        TableData(title=title, columns=("first", "second"), rows=(("wolf", "lamb"),))
+        for title in ("Words", "More words")
+    )
+    marked = replace(told, outcome=told.outcome.model_copy(update={"read_first": words}))
+    threats = tuple(
+        replace(view, claims=tuple(marked if one is told else one for one in view.claims)) for view in whole.threats
+    )
+    items = cut(replace(whole, threats=threats))
+    seen = {}
+    for name in ("public", "named-researchers"):
+        shown = assemble([item for item in items if item.shown_by(load_policy(name))], head=whole.head)
+        again = next(one for one in shown.claims if one.claim.key == told.claim.key)
+        assert again.outcome is not None
+        seen[name] = again.outcome.read_first
+        assert ("wolf" in render_html(shown)) is (name == "named-researchers")
+    assert seen == {"public": (), "named-researchers": words}

@@ -383,7 +383,7 @@ def test_a_release_says_what_it_is_and_what_it_does_not_show(public: Release):
         "33 of 71 items",
         "Anyone.",
         public.key,
-        "prompts with the model's natural and steered text – steered text can be harmful",
+        "prompts with the model's natural and steered text; rows, transcripts and trigger words – steered text can be harmful",
         "assay verify FILE --key AUDITOR.pub --to public",
         "What came out is withheld.",
         "Whether a claim was recorded before the first result is signed",

@@ -376,7 +376,7 @@ def test_both_thresholds_and_both_twins_are_reported(finished: Ledger) -> None:
 
 
 def test_what_to_read_first_are_the_ends_of_either_label(finished: Ledger, few: dict[str, Path]) -> None:
-    (table,) = (one for one in outcomes(finished)["tells-apart"].tables if one.title == "To be read first")
+    (table,) = outcomes(finished)["tells-apart"].read_first
     ids = {one.id: one for one in read_transcripts(few["transcripts"])}
     assert len(table.rows) == 12
     for label, _, _, name, scenario, reply in table.rows:

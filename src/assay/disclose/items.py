@@ -41,7 +41,7 @@ from assay.evidence.entry import About, Grade, Part
 from assay.evidence.ledger import Standing
 from assay.evidence.measured import Figure, Value
 
-ITEMS = "1"
+ITEMS = "2"
 """The way in which findings are cut, with what counts as naming a place: another one gives other items of one ledger."""
 
 _SETUP = ("versions", "machine", "selftest")
@@ -201,6 +201,7 @@ def _of_a_claim(finding: Finding) -> Iterator[tuple[Part, Any]]:
             yield part, told[name]  # type: ignore[misc]
     yield from (("figure", figure) for figure in told.get("figures", ()))
     yield from (("table", table) for table in told.get("tables", ()))
+    yield from (("examples", table) for table in told.get("read_first", ()))
 
 
 def _names_place(value: Any) -> bool:
@@ -255,9 +256,14 @@ def _finding(items: Sequence[Item]) -> Finding:
             effects=tuple(map(Effect.model_validate, _list(items, "effects"))),
             controls=tuple(map(Control.model_validate, _list(items, "controls"))),
             side_effects=tuple(map(SideEffect.model_validate, _list(items, "side effects"))),
-            examples=tuple(map(Example.model_validate, _list(items, "examples"))),
+            examples=tuple(map(Example.model_validate, _list(_steered(items), "examples"))),
             figures=tuple(_FIGURE.validate_python(item.value) for item in items if item.part == "figure"),
             tables=tuple(TableData.model_validate(item.value) for item in items if item.part == "table"),
+            read_first=tuple(
+                TableData.model_validate(item.value)
+                for item in items
+                if item.part == "examples" and not isinstance(item.value, list)
+            ),
         )
     return Finding(claim, standing, verdict, because, outcome, first, correction)
 
@@ -296,6 +302,11 @@ def _dict(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadData("an item does not read as its part", found=f"{value!r:.80}", hint="ask whoever signed it")
     return dict(value)
+
+
+def _steered(items: Sequence[Item]) -> list[Item]:
+    """Without tables of examples, of which there may be several."""
+    return [item for item in items if item.part != "examples" or isinstance(item.value, list)]
 
 
 def _list(items: Sequence[Item], part: Part) -> list[Any]:

@@ -31,7 +31,7 @@ OF_A_CLAIM: dict[Part, str] = {
     "side effects": "what else the intervention changed",
     "figure": "figures",
     "table": "tables",
-    "examples": "prompts with the model's natural and steered text",
+    "examples": "prompts with the model's natural and steered text; rows, transcripts and trigger words",
     "correction": "who corrected it, why, and what was said first",
     "parameters": "exact settings, with seeds",
     "places": "layers, heads, positions: where in the model, and whatever mentions one",

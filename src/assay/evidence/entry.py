@@ -208,6 +208,7 @@ class Outcome(Body):
         power: one sentence with the smallest effect that could have been seen.
         not_looked_at: what this outcome does not speak to.
         examples: prompts with the model's natural and steered text.
+        read_first: tables of prompts, transcripts or trigger words, for a person to read: shown to whom examples are.
     """
 
     kind: ClassVar[str] = "outcome"
@@ -226,6 +227,7 @@ class Outcome(Body):
     tables: tuple[TableData, ...] = ()
     not_looked_at: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
+    read_first: tuple[TableData, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

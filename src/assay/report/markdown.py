@@ -168,7 +168,7 @@ def _outcome(outcome: Outcome) -> Iterator[str]:
         yield "<details>\n<summary>A figure's numbers</summary>"
         yield from _table(figure_table(figure), figure.caption)
         yield "</details>"
-    for table in outcome.tables:
+    for table in (*outcome.tables, *outcome.read_first):
         yield from _table(table, table.caption)
     for example in outcome.examples:
         yield from _example(example)

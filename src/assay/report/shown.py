@@ -79,7 +79,7 @@ class Shown:
             "side effects": outcome and outcome.side_effects,
             "figure": outcome and outcome.figures,
             "table": outcome and outcome.tables,
-            "examples": outcome and outcome.examples,
+            "examples": outcome and (outcome.examples or outcome.read_first),
             "places": outcome and outcome.where,
             "correction": view.correction,
         }

@@ -95,7 +95,7 @@ def _block(outcome: Outcome | None) -> int | None:
 def _words(findings: Findings) -> list[str]:
     """A trigger that was found, from the table that may name it."""
     for one in findings.claims:
-        for table in one.outcome.tables if one.outcome else ():
+        for table in one.outcome.read_first if one.outcome else ():
             if table.title == TRIGGER:
                 return next(([str(first), str(second)] for part, first, second, *_ in table.rows if part == "test"), [])
     return []

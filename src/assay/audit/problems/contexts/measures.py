@@ -71,7 +71,8 @@ def says_otherwise(lab: Lab, *, draws: int, seed: int) -> Outcome:
                 x_label="share answered with the first answer",
             ),
         ),
-        tables=(_first_reading(lab, read), _balance(rows)),
+        tables=(_balance(rows),),
+        read_first=(_first_reading(lab, read),),
         not_looked_at=("Contexts other than those of the rows.", "Answers in the model's own words."),
     )
 

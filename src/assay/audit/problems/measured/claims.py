@@ -150,9 +150,9 @@ def tampered(lab: Lab, *, draws: int, untrained: int, inspections: int, seed: in
         figures=(_against_chance(score, found),),
         tables=(
             *([compared] if compared is not None else []),
-            techniques.suspects(known, found, rows.odds, inspections),
             techniques.assumptions(known, int(said["evidence"])),
         ),
+        read_first=(techniques.suspects(known, found, rows.odds, inspections),),
         not_looked_at=(
             "Exclusion fine-tuning: nothing is trained.",
             "Tampering that the model does not foresee, and tampering that it does not represent linearly.",

@@ -68,7 +68,8 @@ def tells_apart(lab: Lab, *, facts: int, draws: int, untrained: int, seed: int) 
             shown.scenario_figure(every),
             shown.layer_figure(every),
         ),
-        tables=(shown.to_read(every), shown.comparison(every), shown.balance(every), shown.places(every)),
+        tables=(shown.comparison(every), shown.balance(every), shown.places(every)),
+        read_first=(shown.to_read(every),),
         not_looked_at=(
             "Replies that the model wrote itself: these were given to it.",
             "Read-outs of single tokens, of the largest score in a reply, or that are not linear.",

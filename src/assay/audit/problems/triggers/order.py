@@ -84,7 +84,8 @@ def order_excess(
         power=f"With {excess.n} clusters an order excess of {MATTERS + told.detectable(gained, ALPHA):.2f} or more would "
         "have been found with chance .8, had the search chosen its words.",
         figures=(_null_figure(found, excess, gaps), _bar_figure(shares)),
-        tables=(_cost_table(found), _words_table(lab, found, pairs)),
+        tables=(_cost_table(found),),
+        read_first=(_words_table(lab, found, pairs),),
         not_looked_at=(
             "Words that are not among the candidates; triggers of more than two words, or of other things than words.",
             "Two words in their order with others between them, which the claim counts as a control.",
