@@ -10,11 +10,13 @@ model predicts is merely correlated with it, and the claim *together* says wheth
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -23,8 +25,20 @@ from assay.audit.claim import Audited, measure
 from assay.audit.lab import Lab
 from assay.audit.plan import Plan, Story, audit_called
 from assay.errors import BadData, EmptyData
-from assay.evidence import Claim, Effect, LayerFigure, Outcome, Series, TableData, Threat, Unit, read_findings
+from assay.evidence import (
+    Claim,
+    Effect,
+    LayerFigure,
+    Outcome,
+    Prediction,
+    Series,
+    TableData,
+    Threat,
+    Unit,
+    read_findings,
+)
 from assay.scale import Bench, unit
+from assay.scale.unit import UNITS
 from assay.stats import Array, Onset, onset, paired_effect
 
 FOLDER = "checkpoints"
@@ -76,20 +90,15 @@ def over(plan: Plan, name: str, given: str | Path, model: str | None = None) -> 
     Raises `BadData` for an audit whose threat models predict nothing, and what `checkpoints` raises.
     """
     series = [vars(one) for one in checkpoints(given)]
-    threat, keys = _predicted(plan)
+    threats, predictions = _predicted(plan)
     data: dict[str, Path] = {**plan.data, **({FOLDER: Path(given)} if Path(given).is_dir() else {})}
     params = {"audit": name, "arguments": plan.bound, "data": sorted(plan.data), "series": series, "model": model or ""}
 
     def over_training() -> Generator[list[Claim], list[Audited], None]:
-        yield list(_claims(plan, threat, keys, params))
+        yield list(_claims(plan, predictions, params))
 
     question = f"When, over these checkpoints, does this come to be so: {plan.question}"
-    return Plan(cast(Story, over_training), plan.problem, question, (replace_predictions(threat),), data, plan.notes)
-
-
-def replace_predictions(threat: Threat) -> Threat:
-    """The threat model, whose predictions are tested at each checkpoint and not once."""
-    return threat.model_copy(update={"predictions": ()})
+    return Plan(cast(Story, over_training), plan.problem, question, tuple(threats), data, plan.notes)
 
 
 @unit("training.audit")
@@ -105,9 +114,18 @@ def at_checkpoint(
     plan = replace(audit_called(audit)(**arguments), data={name: bench.data[name] for name in data})
     with tempfile.TemporaryDirectory() as folder, plan.run(loaded, into=folder, reports=False) as ledger:
         units = [entry.read(Unit) for entry in ledger.entries(Unit.kind)]
-        values = next((body.result for body in units if body.measure.endswith(".values")), {})
+        kept = [body.result for body in units if body.measure == f"{plan.name}.values"]
+        values = kept[0] if kept else _values(plan, replace(bench, model=loaded, data=plan.data))
         verdicts = {one.claim.key: one.verdict for one in read_findings(ledger).claims}
         return {"values": values, "verdicts": verdicts, "head": ledger.head}
+
+
+def _values(plan: Plan, bench: Bench) -> Any:
+    """What the audit's unit of values gives, where the audit itself has not asked it."""
+    function = UNITS[f"{plan.name}.values"]
+    return function(
+        bench, **{name: plan.bound[name] for name in inspect.signature(function).parameters if name in plan.bound}
+    )
 
 
 @measure("training.onset")
@@ -211,13 +229,14 @@ def together(lab: Lab, *, claims: list[dict[str, Any]], **params: Any) -> Outcom
     )
 
 
-def _claims(plan: Plan, threat: Threat, keys: Sequence[str], params: Mapping[str, Any]) -> Generator[Claim, None, None]:
+def _claims(
+    plan: Plan, predictions: Mapping[str, Prediction], params: Mapping[str, Any]
+) -> Generator[Claim, None, None]:
     """Of each prediction whose values the audit keeps: when it comes; and whether they come together."""
     story = plan.story(**plan.bound)
     claims = {one.key: one for one in next(iter(story))}
-    predictions = {one.claim: one for one in threat.predictions}
-    for key in keys:
-        claim, told = claims[key], predictions[key]
+    for key, told in predictions.items():
+        claim = claims[key]
         yield claim.model_copy(
             update={
                 "key": f"{key}-onset",
@@ -230,8 +249,7 @@ def _claims(plan: Plan, threat: Threat, keys: Sequence[str], params: Mapping[str
                 "params": {**params, "claim": key, "effect": told.effect, "bar": told.matters},
             }
         )
-    first = claims[keys[0]]
-    yield first.model_copy(
+    yield claim.model_copy(
         update={
             "key": TOGETHER,
             "statement": "All of them come to hold: what is shown is not merely correlated with the threat.",
@@ -239,25 +257,30 @@ def _claims(plan: Plan, threat: Threat, keys: Sequence[str], params: Mapping[str
             "controls": (),
             "refuted_by": "A prediction that comes to hold while another never does.",
             "measure": "training.together",
-            "params": {**params, "claims": [{"claim": key, "bar": predictions[key].matters} for key in keys]},
+            "params": {**params, "claims": [{"claim": key, "bar": one.matters} for key, one in predictions.items()]},
         }
     )
 
 
-def _predicted(plan: Plan) -> tuple[Threat, list[str]]:
-    """The first threat model that predicts something, and the claims whose values the audit keeps."""
-    threat = next((one for one in plan.threats if one.predictions), None)
-    kept = tuple(VALUES.get(plan.name, ()))
-    if threat is None or not kept:
+def _predicted(plan: Plan) -> tuple[list[Threat], dict[str, Prediction]]:
+    """The threat models that predict something of which the audit keeps values, and these predictions by claim. The
+    threat models come without them: they are tested at each checkpoint, and not once.
+    """
+    kept = VALUES.get(plan.name, ())
+    found = {one.claim: one for threat in plan.threats for one in threat.predictions if one.claim in kept}
+    if not found:
         raise BadData(
             f"the audit {plan.name!r} keeps no values from which an onset could be told",
             found=", ".join(one.key for one in plan.threats),
             hint=f"take one that does: {', '.join(sorted(VALUES))}",
         )
-    return threat, list(kept)
+    threats = [threat for threat in plan.threats if any(one.claim in found for one in threat.predictions)]
+    return [threat.model_copy(update={"predictions": ()}) for threat in threats], found
 
 
-VALUES: dict[str, tuple[str, ...]] = {"unwatched": ("says-otherwise", "still-reads", "turns")}
+VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"unwatched": ("says-otherwise", "still-reads", "turns"), "tampering": ("predicts-sensors", "tampered")}
+)
 """By audit: the claims of which its unit of values keeps the effect, cluster by cluster."""
 
 

@@ -44,7 +44,7 @@ Said = str | Turn
 """What a prompt is in a file."""
 
 
-class _Row(BaseModel):
+class Row(BaseModel):
     """What every row may say of itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -54,7 +54,7 @@ class _Row(BaseModel):
     topic: str = ""
 
 
-class Choice(_Row):
+class Choice(Row):
     """A prompt with two answers, of which the first is right where ``label`` is 1."""
 
     prompt: Said
@@ -62,7 +62,7 @@ class Choice(_Row):
     label: Label
 
 
-class Matched(_Row):
+class Matched(Row):
     """One question in two contexts, which differ in nothing else."""
 
     watched: Said
@@ -71,7 +71,7 @@ class Matched(_Row):
     label: Label
 
 
-class Measured(_Row):
+class Measured(Row):
     """An input with its sensors.
 
     Attributes:
@@ -95,7 +95,7 @@ class Measured(_Row):
         return self
 
 
-AnyRow = TypeVar("AnyRow", bound=_Row)
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 def read_rows(path: Path, kind: type[AnyRow]) -> list[AnyRow]:
@@ -148,7 +148,7 @@ def prompt_of(core: Core, said: Said) -> Prompt:
     return Prompt("\n\n".join(filter(None, [said.system, said.user])) + (f"\n{said.prefix}" if said.prefix else ""))
 
 
-def write_rows(rows: Sequence[_Row]) -> str:
+def write_rows(rows: Sequence[Row]) -> str:
     """As a file holds them."""
     return "".join(json.dumps(row.model_dump(exclude_defaults=True), ensure_ascii=False) + "\n" for row in rows)
 

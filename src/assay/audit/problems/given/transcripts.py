@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from assay.audit.problems.given.rows import Label, _Row, read_rows
+from assay.audit.problems.given.rows import Label, Row, read_rows
 from assay.errors import BadData
 
 
@@ -30,7 +30,7 @@ class Message(BaseModel):
     content: str = Field(min_length=1)
 
 
-class Chat(_Row):
+class Chat(Row):
     """A conversation that ends with a user's message and the reply to it."""
 
     messages: list[Message] = Field(min_length=2)

@@ -7,18 +7,16 @@ in it by what the model is about to say of each.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM
 
 from assay.audit import Bench, Lab, unit
 from assay.audit.problems.given.answers import answered
 from assay.audit.problems.given.rows import Measured, prompt_of
+from assay.audit.problems.given.untrained import untrained as untrained_twin
 from assay.audit.problems.measured.known import Array, rows_of
 from assay.run.model import Model
 
@@ -62,11 +60,7 @@ def read_rows(bench: Bench, *, start: int, stop: int, layers: list[int]) -> dict
 @unit("tampering.read-untrained")
 def read_untrained(bench: Bench, *, rows: list[int], seed: int, layers: list[int]) -> dict[str, Any]:
     """Rows by their numbers, in a model of this architecture whose weights were drawn and never trained."""
-    model = bench.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.hf.config), dtype=model.engine.dtype).eval()
-    twin = Model.load(fresh.to(model.engine.device), tokenizer=model.tokenizer, selftest=False)
+    twin = untrained_twin(bench.model, seed)
     every = rows_of(bench)
     found = twin.capture(
         [prompt_of(twin, every[n].prompts[0]) for n in rows], [f"L{layer}.resid @ last" for layer in layers]

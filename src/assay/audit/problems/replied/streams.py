@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.act.rows import Row
-from assay.audit.problems.truth.replies import Tokens, _batches, _common, _forward, _prefix
+from assay.audit.problems.truth.replies import Tokens, batches, common, forward, prefix_of
 from assay.model.core import Core
 from assay.run.plan import token_budget
 
@@ -26,9 +26,9 @@ def streams(
     homes: dict[Tokens, list[int]] = {}
     for number, row in enumerate(rows):
         homes.setdefault(row.tokens, []).append(number)
-    prefix, done = _prefix(core, rows[0].tokens[:shared]), 0
-    for batch in _batches(homes, shared, token_budget(core, None)):
-        _, seen = _forward(core, batch, shared, prefix, sites)
+    prefix, done = prefix_of(core, rows[0].tokens[:shared]), 0
+    for batch in batches(homes, shared, token_budget(core, None)):
+        _, seen = forward(core, batch, shared, prefix, sites)
         for place, tokens in enumerate(batch):
             for number in homes[tokens]:
                 said = slice(rows[number].prompt - shared, len(tokens) - shared)
@@ -54,4 +54,4 @@ def tokens_of(rows: Sequence[Row]) -> int:
 
 
 def _shared(rows: Sequence[Row]) -> int:
-    return _common([row.tokens[: row.prompt] for row in rows])
+    return common([row.tokens[: row.prompt] for row in rows])

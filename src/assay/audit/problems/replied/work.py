@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
-from transformers import AutoModelForCausalLM
 
 from assay.act.rows import Row
 from assay.audit import Bench, unit
 from assay.audit.problems.given.rows import read_rows
 from assay.audit.problems.given.transcripts import Chat, Transcript, read_transcripts
+from assay.audit.problems.given.untrained import untrained as untrained_twin
 from assay.audit.problems.replied.conversation import (
     DISHONEST,
     HONEST,
@@ -86,11 +84,7 @@ def untrained(bench: Bench, *, facts: int, step: int, seed: int, layers: list[in
     """Scores of the transcripts of `every_nth` cluster, by the same procedure on a model of this shape whose weights were
     drawn and never trained.
     """
-    model = bench.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.hf.config), dtype=model.engine.dtype).eval()
-    twin = Model.load(fresh.to(model.engine.device), tokenizer=model.tokenizer, selftest=False)
+    twin = untrained_twin(bench.model, seed)
     found, _, _ = _fitted(bench, twin, facts, seed, layers)
     best = found.chosen[LOGISTIC]
     rows = read_transcripts(bench.data["transcripts"])

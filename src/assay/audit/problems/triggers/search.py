@@ -7,17 +7,15 @@ less the largest share that its words turn in another order, alone, or apart.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM
 
 from assay.audit import Bench, unit
+from assay.audit.problems.given.untrained import untrained as untrained_twin
 from assay.audit.problems.triggers.odds import Array, odds
 from assay.audit.problems.triggers.sentences import VARIANTS, Sentence, sentences, vocabulary
 from assay.run.model import Model
@@ -173,13 +171,7 @@ def put(
 
 
 def _model(bench: Bench, untrained: bool, seed: int) -> Model:
-    if not untrained:
-        return bench.model
-    model = bench.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.hf.config), dtype=model.engine.dtype).eval()
-    return Model.load(fresh.to(model.engine.device), tokenizer=model.tokenizer, selftest=False)
+    return untrained_twin(bench.model, seed) if untrained else bench.model
 
 
 # ── which sentences, and what turned ──────────────────────────────────────────────────────────────────────────────────

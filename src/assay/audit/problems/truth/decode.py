@@ -5,20 +5,18 @@ Statements stand alone, as plain text, and are read at the full stop that ends t
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
-from transformers import AutoModelForCausalLM
 
 from assay.audit import Bench, Lab, unit
 from assay.audit.problems.data.build import Statement
+from assay.audit.problems.given.untrained import untrained as untrained_twin
 from assay.audit.problems.truth.readout import (
     METHODS,
     REGIONS,
@@ -84,11 +82,7 @@ def read_statements(bench: Bench, *, topics: list[str], clusters: int, seed: int
 @unit("deception.read-untrained")
 def read_untrained(bench: Bench, *, clusters: int, seed: int, layers: list[int]) -> dict[str, Any]:
     """The same statements in a model of this architecture whose weights were drawn and never trained."""
-    model = bench.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.hf.config), dtype=model.engine.dtype).eval()
-    twin = Model.load(fresh.to(model.engine.device), tokenizer=model.tokenizer, selftest=False)
+    twin = untrained_twin(bench.model, seed)
     return _read(bench, twin, chosen(bench, clusters, seed), layers)
 
 

@@ -71,12 +71,12 @@ def replies(
     rows: dict[Tokens, list[_Asked]] = {}
     for one in asked:
         rows.setdefault(one.fed, []).append(one)
-    shared = _common([one.fed[: one.first - 1] for one in asked])
-    prefix = _prefix(core, asked[0].fed[:shared])
+    shared = common([one.fed[: one.first - 1] for one in asked])
+    prefix = prefix_of(core, asked[0].fed[:shared])
     logprob = np.zeros((len(prompts), len(texts[0])))
     ends = {site: np.zeros((*logprob.shape, core.shape.width(site.part) or 0), np.float32) for site in places}
-    for batch in _batches(rows, shared, token_budget(core, None)):
-        final, seen = _forward(core, batch, shared, prefix, places)
+    for batch in batches(rows, shared, token_budget(core, None)):
+        final, seen = forward(core, batch, shared, prefix, places)
         reads = [(place, one) for place, fed in enumerate(batch) for one in rows[fed]]
         into = [(one.prompt, one.reply) for _, one in reads for _ in one.said]
         at = [(place, one.first - 1 - shared + step) for place, one in reads for step in range(len(one.said))]
@@ -94,7 +94,7 @@ def replies(
 def cost(core: Core, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> int:
     """How many tokens `replies` would compute."""
     asked = list(_asked(core, prompts, texts, True))
-    shared = _common([one.fed[: one.first - 1] for one in asked])
+    shared = common([one.fed[: one.first - 1] for one in asked])
     return shared + sum(len(fed) - shared for fed in {one.fed for one in asked})
 
 
@@ -107,7 +107,7 @@ def _asked(core: Core, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
             yield _Asked(number, choice, (*given, *(said if whole else said[:-1])), len(given), said)
 
 
-def _common(rows: Sequence[Tokens]) -> int:
+def common(rows: Sequence[Tokens]) -> int:
     """How many tokens all rows begin with."""
     first, last = min(rows), max(rows)
     return next(
@@ -116,7 +116,7 @@ def _common(rows: Sequence[Tokens]) -> int:
     )
 
 
-def _prefix(core: Core, tokens: Tokens) -> SlotCache | None:
+def prefix_of(core: Core, tokens: Tokens) -> SlotCache | None:
     """The keys and values of one row."""
     if not tokens:
         return None
@@ -125,7 +125,7 @@ def _prefix(core: Core, tokens: Tokens) -> SlotCache | None:
     return cache
 
 
-def _batches(rows: Mapping[Tokens, object], shared: int, budget: int) -> Iterator[list[Tokens]]:
+def batches(rows: Mapping[Tokens, object], shared: int, budget: int) -> Iterator[list[Tokens]]:
     """Rows of like length, by how many tokens of theirs are left to compute."""
     batch: list[Tokens] = []
     for fed in sorted(rows, key=len):
@@ -136,7 +136,7 @@ def _batches(rows: Mapping[Tokens, object], shared: int, budget: int) -> Iterato
     yield batch
 
 
-def _forward(
+def forward(
     core: Core, batch: Sequence[Tokens], shared: int, prefix: SlotCache | None, places: Sequence[Site]
 ) -> tuple[Tensor, dict[Site, Tensor]]:
     """The normed final stream of what follows the shared tokens, and the streams at the places."""
