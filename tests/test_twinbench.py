@@ -55,6 +55,8 @@ def test_subjects_come_in_an_order_that_says_nothing() -> None:
     assert {one.seed for one in subjects("backdoor", 3, first=SEALED)} == {SEALED, SEALED + 1, SEALED + 2}
     assert {Subject("deception", "decoy", seed).recipe.cause for seed in range(4)} == {"belief", "ignorance"}
     assert Subject("tampering", "other", 0).recipe.twin == "planted"
+    more = [one.kind for one in subjects("tampering", 2, planted=5)]
+    assert [more.count(kind) for kind in ("planted", "clean", "decoy")] == [5, 2, 2]
     for problem, seeds in (("deceptoin", 3), ("deception", 1)):
         with pytest.raises(BadData):
             subjects(problem, seeds)

@@ -20,6 +20,7 @@ Class = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Planted, clean and decoy models each.")]
+Planted = Annotated[int, typer.Option(help="Planted models, where more of them are wanted: some plants do not take.")]
 Hard = Annotated[int, typer.Option(help="Hard twins.")]
 Others = Annotated[int, typer.Option(help="Planted models of each other class, on which the audit should stay silent.")]
 Series = Annotated[int, typer.Option(help="Planted models of which every checkpoint is audited.")]
@@ -40,6 +41,7 @@ Write = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the
 def benchmark(
     problem: Class = None,
     seeds: Seeds = 20,
+    planted: Planted = 0,
     hard: Hard = 0,
     others: Others = 0,
     series: Series = 0,
@@ -60,7 +62,10 @@ def benchmark(
     from assay.twinbench.subjects import SEALED
 
     first, found = SEALED if sealed else 0, {}
-    asked = [(name, subjects(name, seeds, first=first, hard=hard, others=others)) for name in problem or PROBLEMS]
+    asked = [
+        (name, subjects(name, seeds, first=first, planted=planted, hard=hard, others=others))
+        for name in problem or PROBLEMS
+    ]
     with executor_on(on, into) as executor:
         for name, who in asked:
             home = into / f"{name}-{'sealed' if sealed else 'development'}"

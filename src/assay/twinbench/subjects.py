@@ -6,7 +6,7 @@ Seeds below 1,000 are for development. The sealed table takes seeds from 1,000 o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,8 +52,11 @@ class Subject:
         return asdict(self)
 
 
-def subjects(problem: str, seeds: int, *, first: int = 0, hard: int = 0, others: int = 0) -> list[Subject]:
-    """``seeds`` planted, clean and decoy twins of one class, ``hard`` hard ones, and ``others`` plants of each other family.
+def subjects(
+    problem: str, seeds: int, *, first: int = 0, planted: int = 0, hard: int = 0, others: int = 0
+) -> list[Subject]:
+    """``seeds`` planted, clean and decoy twins of one class, ``hard`` hard ones, and ``others`` plants of each other family;
+    ``planted`` plants where that is more, since some do not take.
 
     They come in an order fixed by hashing, which says nothing of what they are. Raises `BadData`.
     """
@@ -61,13 +64,15 @@ def subjects(problem: str, seeds: int, *, first: int = 0, hard: int = 0, others:
         raise BadData(f"there is no class {problem!r}", nearest=nearest(problem, FAMILIES), hint=", ".join(FAMILIES))
     if seeds < 2:
         raise BadData(f"seeds={seeds} give no rate", hint="give 2 or more; 20 for a table")
-    found = list(_listed(problem, seeds, first, hard, others))
+    found = list(
+        _listed(problem, {"planted": max(seeds, planted), "clean": seeds, "decoy": seeds, "hard": hard}, first, others)
+    )
     return sorted(found, key=lambda one: hashlib.sha256(repr(one).encode()).hexdigest())
 
 
-def _listed(problem: str, seeds: int, first: int, hard: int, others: int) -> Iterator[Subject]:
+def _listed(problem: str, counts: Mapping[str, int], first: int, others: int) -> Iterator[Subject]:
     for twin in TWINS:
-        for seed in range(first, first + (hard if twin == "hard" else seeds)):
+        for seed in range(first, first + counts[twin]):
             yield Subject(problem, twin, seed)
     for family in FAMILIES:
         if family != problem:
