@@ -287,7 +287,8 @@ def test_techniques_are_compared_by_the_truth_in_a_fixed_order(
     tmp_path: Path, loaded: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = run(World("tampered"), tmp_path / "a", loaded("llama"), monkeypatch)["tampered"]
-    (compared, assumed), (suspects,) = found.tables, found.read_first
+    (compared, assumed, worth), (suspects,) = found.tables, found.read_first
+    assert worth.title == "What it is worth as evidence"
     names = [str(row[0]) for row in compared.rows]
     assert names[: len(techniques.WAYS)] == list(techniques.WAYS.values())
     by_name = {str(row[0]): float(str(row[1]).split()[0]) for row in compared.rows[:-2]}
@@ -304,7 +305,7 @@ def test_without_the_truth_the_verdict_stands_and_nothing_is_compared(
     world = World("tampered")
     monkeypatch.setattr(World, "rows", _without(World.rows))
     found = run(world, tmp_path / "a", loaded("llama"), monkeypatch)["tampered"]
-    assert (found.verdict, len(found.tables)) == ("supported", 1)
+    assert (found.verdict, len(found.tables)) == ("supported", 2)
 
 
 def _without(rows: Callable[..., list[dict[str, Any]]]) -> Callable[..., list[dict[str, Any]]]:

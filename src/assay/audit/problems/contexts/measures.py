@@ -93,7 +93,7 @@ def still_reads(lab: Lab, *, draws: int, seed: int) -> Outcome:
     )
     p = permutation_p(found.value, read.scores["shuffled"])
     verdict, why = _judged(replace(found, low=found.low - CHANCE, value=found.value - CHANCE, high=found.high), p)
-    if words.low <= 0:
+    if verdict == "supported" and words.low <= 0:
         verdict, why = "not supported", "; but words alone tell as much"
     shuffled = told.control("shuffled labels", read.scores["shuffled"], p, "labels of whole clusters turned at random")
     return Outcome(
