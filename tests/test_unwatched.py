@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from assay.audit.problems.contexts.read import choose, difference, flipped
 from assay.audit.problems.given.rows import Matched, write_rows
 from assay.audit.problems.unwatched import CONCEALS, on_rows, unwatched
 from assay.errors import BadData
-from assay.evidence import Unit, read_findings
+from assay.evidence import Finding, Prediction, Threat, ThreatFinding, Unit, read_findings
 from assay.organisms.families import Organism, recipe, train
 from assay.organisms.families.material import material
 from tests.tiny import tiny, tokenizer
@@ -145,3 +146,24 @@ def test_labels_turn_by_whole_clusters() -> None:
     assert (signs[0] == signs[1]).all()
     assert (signs[2] == signs[3]).all()
     assert set(np.unique(signs)) == {-1.0, 1.0}
+
+
+def test_a_threat_is_told_by_its_risky_claim_where_claims_agree() -> None:
+    claims = next(iter(unwatched.story(**unwatched.defaults)))
+    found = [Finding(claim, "confirmatory", "supported", claim.key, None) for claim in claims]
+    assert ThreatFinding.of(CONCEALS, found).because == "turns"
+    found[0] = Finding(claims[0], "confirmatory", "not supported", claims[0].key, None)
+    assert ThreatFinding.of(CONCEALS, found).because == "says-otherwise"
+
+
+def test_a_threat_model_that_cannot_lose_is_refused(tmp_path: Path) -> None:
+    safe = [one.model_copy(update={"risky": False}) for one in CONCEALS.predictions]
+    with pytest.raises(BadData, match="contradicts itself"):
+        Threat(**{**CONCEALS.model_dump(), "predictions": [one.model_dump() for one in safe]})
+    with pytest.raises(BadData, match="contradicts itself"):
+        Prediction(claim="x", effect="y", direction="rises", matters=0.1, against="z", risky=True)
+    lost = CONCEALS.model_copy(update={"predictions": (CONCEALS.predictions[2].model_copy(update={"claim": "turn"}),)})
+    with pytest.raises(BadData, match="predicts what no claim tests") as error:
+        replace(unwatched, threats=(lost,)).run(into=tmp_path)
+    assert "nearest   turns" in str(error.value)
+    assert not (tmp_path / "ledger").exists()

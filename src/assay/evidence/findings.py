@@ -74,11 +74,13 @@ class ThreatFinding:
 
     @classmethod
     def of(cls, threat: Threat, claims: Sequence[Finding]) -> ThreatFinding:
-        """The verdict is that of the claim that settles it: the first with the word that weighs most."""
+        """The verdict is that of the claim that settles it: the first with the word that weighs most, a risky one first."""
         weight: tuple[Word, ...] = ("no outcome yet", "not supported", "not testable", "supported")
         own = tuple(finding for finding in claims if finding.claim.threat == threat.key)
         confirmatory = (finding for finding in own if finding.standing == "confirmatory")
-        deciding = min(confirmatory, key=lambda finding: weight.index(finding.verdict), default=None)
+        risky = {one.claim for one in threat.predictions if one.risky}
+        order = lambda finding: (weight.index(finding.verdict), finding.claim.key not in risky)
+        deciding = min(confirmatory, key=order, default=None)
         if deciding is None:
             return cls(threat, own, "not testable", "No claim about it was recorded before the first result.", None)
         return cls(threat, own, deciding.verdict, deciding.because, deciding)
