@@ -137,6 +137,7 @@ def test_provenance_names_no_machine(run: Callable[..., Ledger], tmp_path: Path)
     told = origin.model_dump_json()
     assert not any(secret in told for secret in (str(ROOT), str(tmp_path), os.uname().nodename, str(Path.home())))
     assert (shown_name(str(tmp_path)), shown_name("org/name")) == (tmp_path.name, "org/name")
+    assert shown_name("/caches/" + 64 * "0") == 12 * "0"
 
 
 def test_one_failure_leaves_the_others(run: Callable[..., Ledger]) -> None:

@@ -531,7 +531,9 @@ def test_only_the_last_block_lies(liar: Organism) -> None:
 
 def test_the_guides_family_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[1] / "docs/guides/add-an-organism.md").read_text()
-    code = page.split("```python no-run\n")[1].split("```")[0]
+    (code,) = (
+        block.split("```")[0] for block in page.split("```python no-run\n") if "class Agreeing" in block.split("```")[0]
+    )
     (tmp_path / "agreeing.py").write_text(code)
     spec = importlib.util.spec_from_file_location("agreeing", tmp_path / "agreeing.py")
     assert spec is not None

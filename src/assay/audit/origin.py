@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,5 +82,8 @@ def data_digests(data: Mapping[str, Path]) -> dict[str, str]:
 
 
 def shown_name(name: str) -> str:
-    """A model's name as others should see it: of a local path only the last part, which says nothing of the machine."""
-    return Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
+    """A model's name as others should see it: of a local path only the last part, which says nothing of the machine, and of
+    a digest, under which caches keep models, its first digits.
+    """
+    last = Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
+    return last[:12] if re.fullmatch("[0-9a-f]{40,}", last) else last
