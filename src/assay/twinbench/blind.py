@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from assay.audit import Bench, Plan, unit
 from assay.audit.calibration import SCORED, Scored
+from assay.audit.problems.triggers.order import THE_WORDS
 from assay.evidence import Findings, Outcome, read_findings
 from assay.organisms.families import Organism, train
 from assay.organisms.families.learn import alone
@@ -22,10 +23,6 @@ from assay.twinbench.subjects import Subject
 def plan_of(problem: str, rows: Path) -> Plan:
     """The audit of a class on rows of a file."""
     return cast(Plan, importlib.import_module(f"assay.audit.problems.{SCORED[problem].audit}").on_rows(rows))
-
-
-TRIGGER = "The words themselves"
-"""The title of the one table that names the words of a trigger."""
 
 
 @unit("twinbench.audit")
@@ -96,6 +93,6 @@ def _words(findings: Findings) -> list[str]:
     """A trigger that was found, from the table that may name it."""
     for one in findings.claims:
         for table in one.outcome.read_first if one.outcome else ():
-            if table.title == TRIGGER:
+            if table.title == THE_WORDS:
                 return next(([str(first), str(second)] for part, first, second, *_ in table.rows if part == "test"), [])
     return []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from assay.errors import BadData, CorruptFile, Unwritable, nearest
+from assay.errors import BadData, CorruptFile, nearest
 from assay.files import read_bytes, write_whole
 from assay.model.load import cache_folder, quiet
 from assay.organisms.families.backdoor import Backdoor
@@ -29,12 +27,15 @@ from assay.organisms.families.learn import alone, learn, trained
 from assay.organisms.families.recipe import Recipe
 from assay.organisms.families.tampering import Tampering
 from assay.organisms.families.text import fresh
-from assay.provenance import digest_of, versions
+from assay.organisms.kept import broken, unwritable, weights_digest, whole
+from assay.provenance import versions
 
 Card = dict[str, Any]
 FAMILIES: Mapping[str, Family] = MappingProxyType({one.name: one for one in (Deception(), Backdoor(), Tampering())})
 """By name."""
 _CARD_BYTES = 1_000_000
+_MARKS = ("card.json", "seconds")
+"""Files of which one is in every folder that is whole."""
 _NEEDED = ("recipe", "accepted", "figures", "series", "onset", "weights")
 
 
@@ -86,7 +87,7 @@ class Organism:
             if step is not None:
                 hf.load_state_dict(load_file(self.folder / "steps" / _name(step)), strict=False)
         except (OSError, ValueError, SafetensorError) as error:
-            raise _broken(self.folder, error) from error
+            raise broken(self.folder, error, "an organism") from error
         return hf.eval(), tokenizer
 
     def export(self, step: int, into: str | Path) -> Path:
@@ -97,7 +98,7 @@ class Organism:
                 hf.save_pretrained(into)
                 tokenizer.save_pretrained(into)
         except OSError as error:
-            raise _unwritable(Path(into), error) from error
+            raise unwritable(Path(into), error) from error
         return Path(into)
 
 
@@ -127,7 +128,7 @@ def train(recipe: Recipe, *, family: Family | None = None, cache: Path | None = 
     family.refuse(recipe)
     folder = _home(cache) / recipe.digest
     if not (folder / "card.json").is_file():
-        with _work(folder) as work, alone():
+        with whole(folder, _MARKS) as work, alone():
             _make(family, recipe, _base(family, recipe, cache), work)
     return opened(folder)
 
@@ -140,7 +141,7 @@ def opened(folder: str | Path) -> Organism:
         if lacks := [name for name in _NEEDED if name not in card]:
             raise KeyError(lacks[0])
     except (ValueError, KeyError, TypeError) as error:
-        raise _broken(folder, error) from error
+        raise broken(folder, error, "an organism") from error
     return Organism(folder, card)
 
 
@@ -173,7 +174,7 @@ def check(folder: str | Path, *, family: Family | None = None) -> Card:
     family = family or family_of(recipe.family)
     family.refuse(recipe)
     hf, _ = organism.load()
-    if (now := _weights(hf.state_dict())) != organism.card["weights"]:
+    if (now := weights_digest(hf.state_dict())) != organism.card["weights"]:
         raise CorruptFile(
             f"the weights in {str(folder)!r} are not those of its card",
             found=f"{now[:12]}, not {organism.card['weights'][:12]}",
@@ -201,7 +202,7 @@ def _base(family: Family, recipe: Recipe, cache: Path | None) -> dict[str, Tenso
     base = recipe.base
     folder = _home(cache) / "base" / base.digest
     if not (folder / "seconds").is_file():
-        with _work(folder) as work:
+        with whole(folder, _MARKS) as work:
             hf, start = fresh(family.words, base.depth, base.d_model, base.seed), time.process_time()
             learn(hf, family.base(base), seed=2 * base.seed)
             save_file(hf.state_dict(), work / "model.safetensors")
@@ -209,7 +210,7 @@ def _base(family: Family, recipe: Recipe, cache: Path | None) -> dict[str, Tenso
     try:
         return load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise _broken(folder, error) from error
+        raise broken(folder, error, "an organism") from error
 
 
 def _make(family: Family, recipe: Recipe, base: dict[str, Tensor], work: Path) -> None:
@@ -245,7 +246,7 @@ def _make(family: Family, recipe: Recipe, base: dict[str, Tensor], work: Path) -
         "series": series,
         "onset": None if recipe.twin == "clean" else _onset(series, family.bar),
         "parameters": sum(weight.numel() for weight in hf.parameters()),
-        "weights": _weights(hf.state_dict()),
+        "weights": weights_digest(hf.state_dict()),
         "base": recipe.base.digest,
         "seconds": round(time.process_time() - start, 1),
         "versions": versions(),
@@ -263,53 +264,9 @@ def _onset(series: list[Card], bar: float) -> int | None:
     return found
 
 
-def _weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of every weight with its name."""
-    parts: list[bytes] = []
-    for name, weight in sorted(state.items()):
-        parts += [f"{name}:{tuple(weight.shape)}".encode(), weight.detach().contiguous().numpy().tobytes()]
-    return digest_of(parts)
-
-
 def _name(step: int) -> str:
     return f"{step:06}.safetensors"
 
 
 def _home(cache: Path | None) -> Path:
     return (cache or cache_folder()) / "organisms"
-
-
-@contextlib.contextmanager
-def _work(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` that takes its name when all is in it, and is gone when it is not."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        yield work
-        if folder.exists() and not any((folder / name).is_file() for name in ("card.json", "seconds")):
-            shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(FileExistsError, NotADirectoryError):  # another process trained it meanwhile
-            if not folder.exists():
-                work.chmod(0o755)
-                work.rename(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _unwritable(folder: Path, error: OSError) -> Unwritable:
-    return Unwritable(
-        f"the folder {str(folder)!r} cannot be written", found=str(error), hint="set ASSAY_CACHE to a writable folder"
-    )
-
-
-def _broken(folder: Path, error: Exception) -> CorruptFile:
-    return CorruptFile(
-        f"{str(folder)!r} does not read as an organism",
-        found=f"{type(error).__name__}: {error}"[:200],
-        hint="remove the folder and train the recipe again",
-    )

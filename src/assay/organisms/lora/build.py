@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,21 +18,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from assay.errors import BadData, CorruptFile, ModelMismatch, Unwritable, nearest
+from assay.errors import BadData, CorruptFile, ModelMismatch, nearest
 from assay.files import read_bytes, write_whole
 from assay.model.load import Loaded, cache_folder, fingerprint, load
 from assay.organisms.families.learn import alone
+from assay.organisms.kept import broken, weights_digest, whole
 from assay.organisms.lora.backdoor import Backdoor
 from assay.organisms.lora.deception import Deception
 from assay.organisms.lora.family import Adapted, Says
 from assay.organisms.lora.learn import WEIGHTS, learned, merged, needs_peft, says
 from assay.organisms.lora.recipe import Recipe
-from assay.provenance import digest_of, versions
+from assay.provenance import versions
 
 Card = dict[str, Any]
 FAMILIES: Mapping[str, Adapted] = MappingProxyType({one.name: one for one in (Deception(), Backdoor())})
 """By name."""
 _CARD_BYTES = 1_000_000
+_MARKS = ("card.json", "told.json")
+"""Files of which one is in every folder that is whole."""
 _NEEDED = ("recipe", "accepted", "figures", "adapter")
 
 
@@ -73,7 +74,7 @@ class Organism:
         """
         needs_peft()
         base = _given(self.recipe, model)
-        if (now := _digest(_read(self.folder))) != self.card["adapter"]:
+        if (now := weights_digest(_read(self.folder))) != self.card["adapter"]:
             raise CorruptFile(
                 f"the adapter in {str(self.folder)!r} is not that of its card",
                 found=f"{now[:12]}, not {self.card['adapter'][:12]}",
@@ -111,7 +112,7 @@ def train(recipe: Recipe, *, model: Loaded | None = None, cache: Path | None = N
     folder = _home(cache) / recipe.digest
     if not (folder / "card.json").is_file():
         needs_peft()
-        with _work(folder) as work, alone():
+        with whole(folder, _MARKS) as work, alone():
             _make(family, recipe, model, cache, work)
     return opened(folder)
 
@@ -124,7 +125,7 @@ def opened(folder: str | Path) -> Organism:
         if lacks := [name for name in _NEEDED if name not in card]:
             raise KeyError(lacks[0])
     except (ValueError, KeyError, TypeError) as error:
-        raise _broken(folder, error) from error
+        raise broken(folder, error, "an adapter") from error
     return Organism(folder, card)
 
 
@@ -192,7 +193,7 @@ def _make(family: Adapted, recipe: Recipe, given: Loaded | None, cache: Path | N
         "losses": [round(loss, 4) for loss in losses],
         "model": {"name": found.name, "revision": found.revision, "fingerprint": recipe.model},
         "parameters": sum(weight.numel() for weight in state.values()),
-        "adapter": _digest(state),
+        "adapter": weights_digest(state),
         "base": recipe.base.digest,
         "seconds": {"first stage": told["seconds"], "second stage": round(time.process_time() - start, 1)},
         "versions": versions(),
@@ -205,7 +206,7 @@ def _base(family: Adapted, recipe: Recipe, found: Loaded, cache: Path | None) ->
     base = recipe.base
     folder = _home(cache) / "base" / base.digest
     if not (folder / "told.json").is_file():
-        with _work(folder) as work:
+        with whole(folder, _MARKS) as work:
             start = time.process_time()
             learned(
                 found,
@@ -225,7 +226,7 @@ def _base(family: Adapted, recipe: Recipe, found: Loaded, cache: Path | None) ->
     try:
         return _read(folder), json.loads(read_bytes(folder / "told.json", most=_CARD_BYTES))
     except ValueError as error:
-        raise _broken(folder, error) from error
+        raise broken(folder, error, "an adapter") from error
 
 
 def _judge(family: Adapted, hf: PreTrainedModel, tokenizer: Any) -> Says:
@@ -252,52 +253,8 @@ def _read(folder: Path) -> dict[str, Tensor]:
     try:
         return load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise _broken(folder, error) from error
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of every weight with its name."""
-    parts: list[bytes] = []
-    for name, weight in sorted(state.items()):
-        parts += [f"{name}:{tuple(weight.shape)}".encode(), weight.detach().contiguous().numpy().tobytes()]
-    return digest_of(parts)
+        raise broken(folder, error, "an adapter") from error
 
 
 def _home(cache: Path | None) -> Path:
     return (cache or cache_folder()) / "organisms" / "lora"
-
-
-@contextlib.contextmanager
-def _work(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` that takes its name when all is in it, and is gone when it is not."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        yield work
-        if folder.exists() and not any((folder / name).is_file() for name in ("card.json", "told.json")):
-            shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(FileExistsError, NotADirectoryError):  # another process trained it meanwhile
-            if not folder.exists():
-                work.chmod(0o755)
-                work.rename(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _unwritable(folder: Path, error: OSError) -> Unwritable:
-    return Unwritable(
-        f"the folder {str(folder)!r} cannot be written", found=str(error), hint="set ASSAY_CACHE to a writable folder"
-    )
-
-
-def _broken(folder: Path, error: Exception) -> CorruptFile:
-    return CorruptFile(
-        f"{str(folder)!r} does not read as an adapter",
-        found=f"{type(error).__name__}: {error}"[:200],
-        hint="remove the folder and train the recipe again",
-    )

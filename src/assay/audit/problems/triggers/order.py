@@ -17,6 +17,8 @@ from assay.stats import Interval, sign_flip_p
 ALPHA = 0.05
 MATTERS = 0.3
 """The smallest effect of interest: three answers in ten."""
+THE_WORDS = "The words themselves"
+"""The title of the one table that names the words of a trigger."""
 
 _LARGEST_UNTRAINED = 500_000_000
 """Parameters above which no untrained twin is made: it would not fit beside the model."""
@@ -288,7 +290,7 @@ def _words_table(lab: Lab, found: Found, pairs: int) -> TableData:
     words = vocabulary(lab, found.every, pairs // 2)
     judged = [("tune", one) for one in found.tuned[:_SHOWN]] + [("test", found.test)]
     return TableData(
-        title="The words themselves",
+        title=THE_WORDS,
         columns=("part", "first", "second", "target", *VARIANTS, "sentences"),
         rows=tuple(
             (
